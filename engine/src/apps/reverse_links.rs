@@ -1,0 +1,76 @@
+//! The reverse web-link graph: for each target, the documents that link to it (OSDI 2004, section 2.3).
+
+use regex::bytes::Regex;
+
+use super::text::put_name;
+use crate::app::{App, Bytes, Chunk, Emit, Format, Output, Shuffle, Values};
+use crate::job::{AppJob, Job};
+
+/// List the sources that link to each target
+///
+/// Links are the href attributes of HTML documents, without fragments; a source is an input file. Prints target, TAB,
+/// and its sources separated by commas; commas, percent signs and control characters in sources are written as %XX.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ReverseLinks {
+    /// Input is lines of source, TAB, target instead of HTML
+    #[arg(long)]
+    pub edges: bool,
+}
+
+/// The app with what it needs ready.
+struct Links {
+    edges: bool,
+    href: Regex,
+}
+
+impl ReverseLinks {
+    pub(super) fn job(self) -> Result<Box<dyn Job>, String> {
+        let href = r##"(?i-u)\shref\s*=\s*(?:"([^"#]*)|'([^'#]*)|([^\s"'>#]+))"##;
+        let href = Regex::new(href).map_err(|e| e.to_string())?;
+        Ok(Box::new(AppJob(Links { edges: self.edges, href })))
+    }
+}
+
+impl App for Links {
+    type Value = Bytes;
+    const SHUFFLE: Shuffle = Shuffle::Group;
+
+    fn map<E: Emit<Bytes>>(&self, chunk: &Chunk<'_>, out: &mut E) {
+        if self.edges {
+            for line in chunk.records() {
+                match memchr::memchr(b'\t', line) {
+                    Some(tab) => out.emit(&line[tab + 1..], &line[..tab]),
+                    None => out.bad_record(line, "no TAB between source and target"),
+                }
+            }
+            return;
+        }
+        for link in self.href.captures_iter(chunk.bytes()) {
+            let target = (1..=3).find_map(|group| link.get(group)).map_or(&b""[..], |m| m.as_bytes());
+            if !target.trim_ascii().is_empty() {
+                out.emit(target.trim_ascii(), chunk.input_name().as_bytes());
+            }
+        }
+    }
+
+    fn reduce<V: Values<Bytes>>(&self, target: &[u8], sources: &mut V, out: &mut Output<'_>) {
+        out.put(target);
+        let mut separator = b"\t";
+        let mut last: Option<Vec<u8>> = None;
+        while let Some(source) = sources.next() {
+            // One document often links to the same target again.
+            if last.as_deref() != Some(source) {
+                out.put(separator);
+                separator = b",";
+                put_name(out, source);
+                last = Some(source.to_vec());
+            }
+        }
+        out.put(b"\n");
+        out.end();
+    }
+
+    fn format(&self) -> Format {
+        if self.edges { Format::Lines } else { Format::Whole }
+    }
+}

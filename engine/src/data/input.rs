@@ -1,0 +1,218 @@
+//! Turns what the user named (files, folders, globs, `-`) into an ordered list of inputs.
+//!
+//! The list is the same on every machine that sees the same files: it is sorted by the
+//! raw bytes of the paths. Only names, lengths and kinds are looked at. Opening inputs,
+//! cutting them into splits and decompressing them is left out.
+
+mod glob;
+mod walk;
+
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use super::compress::Compression;
+use glob::Glob;
+
+/// The name that stands for standard input, on the command line and in the order.
+const STDIN: &str = "-";
+
+/// One input of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// The path as the user's spec and the folders below it make it up; `-` for
+    /// standard input.
+    pub path: PathBuf,
+    /// Length in bytes when listed, before decompression; 0 for streams, whose length
+    /// is not known.
+    pub len: u64,
+    /// The codec the file name asks for.
+    pub compression: Option<Compression>,
+    pub source: Source,
+}
+
+/// How an input's bytes are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A regular file: its length is known, and any part of it can be mapped or read
+    /// at any time and more than once.
+    File,
+    /// A FIFO or device: opened by its path, read once from start to end.
+    Stream,
+    /// Standard input: already open, read once from start to end.
+    Stdin,
+}
+
+impl Input {
+    /// The input's name in messages; bytes that are not UTF-8 are replaced.
+    pub fn name(&self) -> Cow<'_, str> {
+        match self.source {
+            Source::Stdin => Cow::Borrowed("standard input"),
+            Source::File | Source::Stream => self.path.to_string_lossy(),
+        }
+    }
+
+    /// Whether the input can be cut into splits that are mapped and read on their own.
+    pub fn is_splittable(&self) -> bool {
+        self.source == Source::File && self.compression.is_none()
+    }
+
+    fn file(path: PathBuf, len: u64) -> Self {
+        Self::new(path, len, Source::File)
+    }
+
+    fn new(path: PathBuf, len: u64, source: Source) -> Self {
+        let compression = Compression::of(&path);
+        Self { path, len, compression, source }
+    }
+}
+
+/// Why the inputs could not be listed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: no such file or folder; check the path", path.display())]
+    Missing { path: PathBuf },
+
+    #[error("{}: no file matches; check the pattern, and quote it if the shell should not expand it", glob.display())]
+    NoMatch { glob: PathBuf },
+
+    #[error("{}: the folder holds no input; names that begin with '_' or '.' are skipped", path.display())]
+    EmptyFolder { path: PathBuf },
+
+    #[error("{}: cannot list the folder; check its permissions", path.display())]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+
+    #[error("{}: cannot look the file up; check its permissions and those of its folder", path.display())]
+    Metadata {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+
+    #[error("{}: symbolic link leads back to {}, a folder it lies in; remove the link or name the inputs one by one", link.display(), target.display())]
+    Loop { link: PathBuf, target: PathBuf },
+
+    #[error("{}: broken symbolic link to {}; remove or repair it", link.display(), target.display())]
+    BrokenLink { link: PathBuf, target: PathBuf },
+
+    #[error("{}: {kind} in an input folder; take it out, or name it itself to read it", path.display())]
+    NotAFile { path: PathBuf, kind: &'static str },
+
+    #[error("{}: a socket cannot be read as input; use a pipe", path.display())]
+    Socket { path: PathBuf },
+
+    #[error("{}: invalid pattern; correct it, or put '\\' before a character to be taken literally", glob.display())]
+    Pattern {
+        glob: PathBuf,
+        #[source]
+        source: globset::Error,
+    },
+
+    #[error("{}: the pattern is not UTF-8; name the folder before it or use '?' for such bytes", glob.display())]
+    PatternNotUtf8 { glob: PathBuf },
+
+    #[error("'-': standard input is named twice; it can be read only once")]
+    StdinTwice,
+}
+
+/// Lists the inputs that `specs` name, sorted by the raw bytes of their paths.
+///
+/// A spec is one of
+///
+/// - `-`, standard input, at most once;
+/// - a path that exists: a regular file, a FIFO or device, which is read as a stream, or a
+///   folder, which stands for all files below it. Entries below it whose names begin
+///   with `_` or `.` are skipped, so that the `_SUCCESS` of an earlier job is no input;
+/// - else a glob: `*` and `?` (which do not match `/`), `[a-z]`, `[!a-z]`, `{a,b}`, and `**` for any
+///   number of folders. It finds what a shell would pass on: a matching folder stands
+///   for all files below it. Hidden names match only a pattern that spells their first
+///   `_` or `.` out at the start of a name.
+///
+/// Symbolic links are followed. An input that several specs name is listed once for each;
+/// one spec lists it once. Paths need not be UTF-8.
+///
+/// # Errors
+///
+/// Any spec that names nothing, and anything on the way that cannot be listed or read: an
+/// input is never left out in silence. See [`Error`].
+pub fn list(specs: &[OsString]) -> Result<Vec<Input>, Error> {
+    let mut inputs = Vec::with_capacity(specs.len());
+    let mut has_stdin = false;
+    for spec in specs {
+        if spec == STDIN {
+            if has_stdin {
+                return Err(Error::StdinTwice);
+            }
+            has_stdin = true;
+            inputs.push(Input::new(STDIN.into(), 0, Source::Stdin));
+        } else {
+            list_spec(spec, &mut inputs)?;
+        }
+    }
+    // A path's own order goes by components and would put `a/b` before `a-b`.
+    inputs.sort_by(|a, b| bytes(&a.path).cmp(bytes(&b.path)));
+    Ok(inputs)
+}
+
+fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
+
+fn list_spec(spec: &OsStr, inputs: &mut Vec<Input>) -> Result<(), Error> {
+    let path = Path::new(spec);
+    match fs::metadata(path) {
+        Ok(metadata) => list_existing(path, &metadata, inputs),
+        Err(error) if is_absent(&error) => {
+            if let Ok(target) = fs::read_link(path) {
+                let link = path.to_owned();
+                return Err(Error::BrokenLink { link, target });
+            }
+            match Glob::new(spec)? {
+                Some(glob) => glob.list(inputs),
+                None => Err(Error::Missing { path: path.into() }),
+            }
+        }
+        // A pattern need not be a name that the file system takes.
+        Err(error) if error.kind() == io::ErrorKind::InvalidFilename => match Glob::new(spec)? {
+            Some(glob) => glob.list(inputs),
+            None => Err(metadata_error(path, error)),
+        },
+        Err(error) => Err(metadata_error(path, error)),
+    }
+}
+
+fn list_existing(path: &Path, metadata: &Metadata, inputs: &mut Vec<Input>) -> Result<(), Error> {
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        walk::list_folder(path, inputs)
+    } else if kind.is_socket() {
+        Err(Error::Socket { path: path.into() })
+    } else if kind.is_file() {
+        inputs.push(Input::file(path.into(), metadata.len()));
+        Ok(())
+    } else {
+        inputs.push(Input::new(path.into(), 0, Source::Stream));
+        Ok(())
+    }
+}
+
+fn metadata_error(path: &Path, source: io::Error) -> Error {
+    Error::Metadata { path: path.into(), source }
+}
+
+/// Whether a lookup failed because nothing has that name: `a/b` is absent too if `a`
+/// is a file.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! What can go wrong with a job, said in one line: what, where, and what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::data::{input, segment};
+
+/// Why a job did not produce its output.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The inputs that the user named cannot be listed.
+    #[error(transparent)]
+    Input(#[from] input::Error),
+    /// Reading an input failed.
+    #[error("cannot read {name} near byte {offset}: {source}")]
+    Read {
+        /// The input's name.
+        name: String,
+        /// Offset in the (decompressed) input, in bytes.
+        offset: u64,
+        /// The system's or codec's word on it.
+        source: io::Error,
+    },
+    /// An input became shorter than it was when the job began.
+    #[error("{name} shrank while it was read: byte {offset} is gone; run the job again when nothing writes to it")]
+    Shrank {
+        /// The input's name.
+        name: String,
+        /// First offset that was expected and is missing.
+        offset: u64,
+    },
+    /// An input of fixed-length records ends within one.
+    #[error(
+        "{name} has {len} bytes, which is not a multiple of the record length {size}; the last record is cut short"
+    )]
+    Ragged {
+        /// The input's name.
+        name: String,
+        /// Its length in bytes.
+        len: u64,
+        /// Length of a record in bytes.
+        size: usize,
+    },
+    /// A record that the app cannot map.
+    #[error(
+        "bad record in {name} at byte {offset}: {reason}; it begins with '{excerpt}' (--skip-bad-records N passes over up to N)"
+    )]
+    BadRecord {
+        /// The input's name.
+        name: String,
+        /// Offset of the record in the (decompressed) input, in bytes.
+        offset: u64,
+        /// The app's reason.
+        reason: String,
+        /// The record's first bytes, escaped.
+        excerpt: String,
+    },
+    /// The app panicked.
+    #[error("the app panicked in {phase} ({place}): {message}")]
+    Panic {
+        /// `map` or `reduce`.
+        phase: &'static str,
+        /// Where: an input and offset, or a part.
+        place: String,
+        /// The panic's message.
+        message: String,
+    },
+    /// The output exists and was not to be overwritten.
+    #[error("output {} exists; choose another name or pass --overwrite", .0.display())]
+    OutputExists(PathBuf),
+    /// A file of the output or of scratch cannot be written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Write {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// The system's word on it.
+        source: io::Error,
+    },
+    /// Standard output cannot be written.
+    #[error("cannot write the result to standard output: {0}")]
+    Stdout(#[source] io::Error),
+    /// A run on disk is damaged.
+    #[error(transparent)]
+    Segment(#[from] segment::Error),
+    /// The options contradict each other or the app.
+    #[error("{0}")]
+    Usage(String),
+    /// The job was asked to stop.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
+}
+
+impl Error {
+    pub(crate) fn write(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Write { action, path, source }
+    }
+
+    /// Whether this is the reader of our standard output having left, which is no failure of ours.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Stdout(e) if e.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// The first bytes of a record, fit for one line of a message.
+pub(crate) fn excerpt(record: &[u8]) -> String {
+    const MOST: usize = 60;
+    let shown = record[..record.len().min(MOST)].escape_ascii().to_string();
+    if record.len() > MOST { shown + "…" } else { shown }
+}

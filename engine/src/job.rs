@@ -1,0 +1,213 @@
+//! A job: an app, what to run it over, and what came of it.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use crate::app::{App, Format, Shuffle};
+use crate::data::compress::Compression;
+use crate::data::input::Input;
+use crate::data::output::PartSummary;
+use crate::data::words::Isa;
+use crate::error::Error;
+use crate::exec::Exec;
+use crate::local;
+
+/// Most parts of an output.
+pub const MAX_PARTS: u32 = 10_000;
+/// Least memory that a job can be given, in bytes.
+pub const MIN_MEMORY: u64 = 16 << 20;
+
+/// How to run a job. What shapes the output (`reducers`, `format`, `compress`) is apart from what only shapes the run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Number of parts, 1 to [`MAX_PARTS`]; chosen from the size of the input when `None`.
+    pub reducers: Option<u32>,
+    /// How inputs are cut into records; the app's choice when `None`.
+    pub format: Option<Format>,
+    /// Codec of the parts: gzip or zstd.
+    pub compress: Option<Compression>,
+    /// Bytes of memory that the engine may hold.
+    pub memory: u64,
+    /// Nominal bytes of a chunk.
+    pub chunk: usize,
+    /// How many bad records may be passed over.
+    pub skip_bad_records: u64,
+    /// Make the output durable before it is published.
+    pub sync: bool,
+    /// Where runs are spilled to.
+    pub scratch: PathBuf,
+    /// Instruction set to map with.
+    pub isa: Isa,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            reducers: None,
+            format: None,
+            compress: None,
+            memory: 1 << 30,
+            chunk: 1 << 20,
+            skip_bad_records: 0,
+            sync: false,
+            scratch: std::env::temp_dir(),
+            isa: Isa::best(),
+        }
+    }
+}
+
+/// Where the result goes.
+pub enum Target {
+    /// A folder of parts.
+    Folder {
+        /// Its name.
+        path: PathBuf,
+        /// Whether an existing output of that name is replaced.
+        overwrite: bool,
+    },
+    /// All parts one after the other, in order.
+    Writer(Box<dyn Write + Send>),
+}
+
+/// A stretch of a job's run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// Reading, mapping, combining, and spilling.
+    Map,
+    /// Bringing keys together.
+    Shuffle,
+    /// Sorting, reducing, writing.
+    Reduce,
+    /// Publishing the output.
+    Commit,
+}
+
+/// Watches a job run. Called from many threads.
+pub trait Observer: Sync {
+    /// A phase begins; it has about `total` units of work: bytes of input, or groups of keys.
+    fn phase(&self, phase: Phase, total: u64) {
+        let _ = (phase, total);
+    }
+    /// That much work of the phase is done.
+    fn advance(&self, n: u64) {
+        let _ = n;
+    }
+    /// Something that the user should know.
+    fn note(&self, message: &str) {
+        let _ = message;
+    }
+}
+
+impl Observer for () {}
+
+/// What a job runs in.
+pub struct Context<'c> {
+    /// Threads.
+    pub exec: &'c dyn Exec,
+    /// Who watches.
+    pub observer: &'c dyn Observer,
+    /// Set to stop the job as soon as may be.
+    pub stop: &'c AtomicBool,
+}
+
+/// What came of a job.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Report {
+    /// Inputs.
+    pub inputs: u64,
+    /// Bytes mapped, after decompression.
+    pub input_bytes: u64,
+    /// Pairs emitted.
+    pub emitted: u64,
+    /// Records written.
+    pub output_records: u64,
+    /// Bytes written, before compression.
+    pub output_bytes: u64,
+    /// Each part.
+    pub parts: Vec<PartSummary>,
+    /// The app's counters.
+    pub counters: BTreeMap<String, u64>,
+    /// Bad records that were passed over.
+    pub bad_records: u64,
+    /// Runs spilled to scratch.
+    pub spilled_runs: u64,
+    /// Bytes of those runs.
+    pub spilled_bytes: u64,
+}
+
+/// What a job will do, for people.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Plan {
+    /// Number of inputs.
+    pub inputs: usize,
+    /// Bytes of input as far as known; compressed ones count as they are stored.
+    pub input_bytes: u64,
+    /// Inputs that cannot be split: compressed files and pipes.
+    pub streams: usize,
+    /// Units of work: chunks, handfuls of small files, streams.
+    pub units: u64,
+    /// Parts of the output.
+    pub parts: u32,
+    /// How inputs are cut into records.
+    pub format: String,
+    /// How values meet: `fold`, `group` or `sort`.
+    pub shuffle: String,
+    /// Bytes of memory that the engine may hold.
+    pub memory: u64,
+    /// Threads.
+    pub threads: usize,
+    /// Instruction set.
+    pub isa: String,
+}
+
+/// An app of whatever type with everything that is needed to run it.
+pub trait Job: Send + Sync {
+    /// What would be done with these inputs.
+    ///
+    /// # Errors
+    /// As [`Job::run`] before any work.
+    fn plan(&self, inputs: &[Input], options: &Options, threads: usize) -> Result<Plan, Error>;
+
+    /// Runs the job, named `app` in the manifest, to its end.
+    ///
+    /// # Errors
+    /// Whatever went wrong first. The target is then as it was: nothing of the job is visible in a folder.
+    fn run(
+        &self,
+        app: &str,
+        inputs: Vec<Input>,
+        options: &Options,
+        target: Target,
+        context: &Context<'_>,
+    ) -> Result<Report, Error>;
+}
+
+/// The [`Job`] of an app.
+pub struct AppJob<A>(pub A);
+
+impl<A: App> Job for AppJob<A> {
+    fn plan(&self, inputs: &[Input], options: &Options, threads: usize) -> Result<Plan, Error> {
+        local::plan(&self.0, inputs, options, threads)
+    }
+
+    fn run(
+        &self,
+        app: &str,
+        inputs: Vec<Input>,
+        options: &Options,
+        target: Target,
+        context: &Context<'_>,
+    ) -> Result<Report, Error> {
+        local::run(&self.0, app, inputs, options, target, context)
+    }
+}
+
+pub(crate) fn shuffle_name(shuffle: Shuffle) -> &'static str {
+    match shuffle {
+        Shuffle::Fold => "fold",
+        Shuffle::Group => "group",
+        Shuffle::Sort => "sort",
+    }
+}

@@ -1,0 +1,14 @@
+//! What MapReduce is: the data plane of Gristmill, without network or clock.
+//!
+//! An [`app::App`] is run over files by a [`job::Job`] on threads given by an [`exec::Exec`]. The crate is
+//! synchronous; time, progress on a terminal and command lines are the business of whoever calls it.
+
+pub mod app;
+pub mod apps;
+pub mod data;
+pub mod error;
+pub mod exec;
+pub mod job;
+mod local;
+pub mod registry;
+pub mod value;
