@@ -1,0 +1,112 @@
+//! `run`: from flags to a job, and from a job to its report.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::{ArgMatches, FromArgMatches};
+use gristmill_engine::data::input::Input;
+use gristmill_engine::error::Error;
+use gristmill_engine::exec::Threads;
+use gristmill_engine::job::{Context, Job, Options, Report};
+use gristmill_engine::registry::Entry;
+
+use super::failure::Failure;
+use super::flags::JobFlags;
+use super::progress::{Shown, Watch};
+use super::report::{Json, PhaseTime, remarks, summary};
+use super::{explain, inputs, memory, signals, stdout};
+
+/// Runs an app as the flags say.
+pub(crate) fn run(program: &str, entry: &Entry, matches: &ArgMatches) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let flags = JobFlags::from_arg_matches(matches)?;
+    flags.check()?;
+    let job = entry.job(matches)?;
+    let inputs = inputs::list(&flags)?;
+    let options = flags.options();
+    if flags.explain {
+        let plan = job.plan(&inputs, &options, flags.threads())?;
+        return explain::explain(entry.name(), &plan, flags.folder(), flags.json);
+    }
+    let mut notes = Vec::from_iter(inputs::unsplittable(&inputs).filter(|_| flags.threads() > 1));
+    if flags.talks() {
+        notes.drain(..).for_each(|note| eprintln!("{program}: {note}"));
+    }
+    let compressed_inputs = inputs.iter().filter(|input| input.compression.is_some()).count();
+    let watch = Arc::new(Watch::default());
+    let report = watched(entry.name(), &*job, inputs, &flags, &options, &watch)?;
+    let time = begun.elapsed();
+    notes.extend(watch.take_notes());
+    if flags.json {
+        let phases = watch.phases().into_iter().map(|(phase, s)| PhaseTime { phase, seconds: rounded(s) }).collect();
+        return print(
+            flags.folder(),
+            &Json {
+                app: entry.name(),
+                output: flags.folder().map(|path| path.to_string_lossy().into_owned()),
+                inputs: report.inputs,
+                input_bytes: report.input_bytes,
+                compressed_inputs,
+                emitted_pairs: report.emitted,
+                output_records: report.output_records,
+                output_bytes: report.output_bytes,
+                parts: &report.parts,
+                counters: &report.counters,
+                bad_records: report.bad_records,
+                spilled_runs: report.spilled_runs,
+                spilled_bytes: report.spilled_bytes,
+                phases,
+                seconds: rounded(time.as_secs_f64()),
+                threads: flags.threads(),
+                memory: options.memory,
+                peak_memory: memory::peak(),
+                notes,
+            },
+        );
+    }
+    if flags.talks() {
+        let folder = flags.folder();
+        notes.extend(folder.map(|path| summary(&report, path, time)));
+        notes.extend(remarks(&report, folder));
+        notes.iter().for_each(|note| eprintln!("{program}: {note}"));
+    }
+    Ok(())
+}
+
+/// Runs the job with its progress shown and signals heard.
+fn watched(
+    app: &str,
+    job: &dyn Job,
+    inputs: Vec<Input>,
+    flags: &JobFlags,
+    options: &Options,
+    watch: &Arc<Watch>,
+) -> Result<Report, Failure> {
+    signals::listen().map_err(|e| Failure::System("listen to signals", e))?;
+    let exec = Threads::new(flags.threads()).map_err(|e| Failure::System("start threads", e))?;
+    let sized = inputs.iter().all(Input::is_splittable);
+    let shown = Shown::begin(watch, flags.progress, flags.quiet, sized);
+    let context = Context { exec: &exec, observer: &**watch, stop: &signals::STOP };
+    let result = flags.target().and_then(|target| Ok(job.run(app, inputs, options, target, &context)?));
+    shown.end();
+    // Whatever else failed once the job was to stop, failed because of that.
+    result.map_err(|e| if signals::received().is_some() { Error::Interrupted.into() } else { e })
+}
+
+/// Seconds to the microsecond.
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e6
+}
+
+/// Prints the report where the result is not.
+fn print(folder: Option<&Path>, report: &Json<'_>) -> Result<(), Failure> {
+    let line = serde_json::to_string(report).map_err(|e| Failure::Bug(e.to_string()))?;
+    match folder {
+        Some(_) => stdout::print(line + "\n"),
+        None => {
+            eprintln!("{line}");
+            Ok(())
+        }
+    }
+}
