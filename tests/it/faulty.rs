@@ -64,12 +64,15 @@ impl App for Clashing {
 }
 
 fn main() -> ExitCode {
-    let clash = std::env::var("FAULTY").unwrap_or_default();
-    let more = match clash.as_str() {
+    let more = match std::env::var("FAULTY").unwrap_or_default().as_str() {
         "same-flag" => Some(Entry::new::<Clashing>("clashing")),
         "same-name" => Some(Entry::new::<Faulty>("faulty")),
-        "panic" => panic!("told to"),
+        "panic" => Some(Entry::with::<Crash>("crash", |_| panic!("told to"))),
         _ => None,
     };
     gristmill::main([Entry::new::<Faulty>("faulty")].into_iter().chain(more))
 }
+
+/// Panic outside of any job
+#[derive(clap::Args)]
+struct Crash {}
