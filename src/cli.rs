@@ -20,6 +20,7 @@ mod sizes;
 mod stdout;
 mod tree;
 
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
@@ -38,6 +39,11 @@ pub(crate) fn main(apps: Vec<Entry>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.tell(&program),
     }
+}
+
+/// Says a line on standard error. That nobody may hear it does not end the program.
+fn say(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// What the user called this program.

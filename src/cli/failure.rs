@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use gristmill_engine::data::{compress, input};
 use gristmill_engine::error::Error;
 
-use super::signals;
+use super::{say, signals};
 
 /// The exit codes, for the help.
 pub(crate) const EXIT_CODES: &str = "\
@@ -58,7 +58,7 @@ impl Failure {
                 let _ = e.print();
             }
             Self::Engine(e) if e.is_closed_pipe() => {}
-            _ => eprintln!("{program}: {}", self.line()),
+            _ => say(&format!("{program}: {}", self.line())),
         }
         code
     }

@@ -10,6 +10,7 @@ use gristmill_engine::job::{Observer, Phase};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::flags::When;
+use super::say;
 use super::sizes::Size;
 
 /// A job that is done by then shows no bar.
@@ -140,27 +141,31 @@ fn bar(watch: &Watch, ended: &AtomicBool, sized: bool) {
     if !runs_on(ended, PATIENCE) {
         return;
     }
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-    let mut shown = 0;
+    let mut shown: Option<(usize, ProgressBar)> = None;
     loop {
         if let Some(now) = watch.now() {
-            if now.number != shown {
-                shown = now.number;
-                bar.reset();
-                bar.set_style(style(now.phase, sized && now.total > 0));
-                bar.set_message(name(now.phase));
-                bar.set_length(now.total.max(1));
+            if let Some((_, old)) = shown.take_if(|(number, _)| *number != now.number) {
+                old.finish_and_clear();
+            }
+            let (_, bar) = shown.get_or_insert_with(|| (now.number, bar_of(&now, sized)));
+            for note in watch.take_notes() {
+                bar.suspend(|| say(&note));
             }
             bar.set_position(now.done);
             bar.tick();
         }
-        for note in watch.take_notes() {
-            bar.suspend(|| eprintln!("{note}"));
-        }
         if !runs_on(ended, TICK) {
-            return bar.finish_and_clear();
+            shown.iter().for_each(|(_, bar)| bar.finish_and_clear());
+            return;
         }
     }
+}
+
+/// A bar for one phase.
+fn bar_of(now: &Now, sized: bool) -> ProgressBar {
+    ProgressBar::with_draw_target(Some(now.total.max(1)), ProgressDrawTarget::stderr_with_hz(10))
+        .with_style(style(now.phase, sized && now.total > 0))
+        .with_message(name(now.phase))
 }
 
 fn style(phase: Phase, sized: bool) -> ProgressStyle {
@@ -183,7 +188,7 @@ fn lines(watch: &Watch, ended: &AtomicBool, sized: bool) {
                 Phase::Map => Size(now.done).to_string(),
                 _ => format!("{} of {}", now.done, now.total),
             };
-            eprintln!("{}: {line}", name(now.phase));
+            say(&format!("{}: {line}", name(now.phase)));
         }
         if !runs {
             return;

@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::flags::JobFlags;
 use super::progress::{Shown, Watch};
 use super::report::{Json, PhaseTime, remarks, summary};
-use super::{explain, inputs, memory, signals, stdout};
+use super::{explain, inputs, memory, say, signals, stdout};
 
 /// Runs an app as the flags say.
 pub(crate) fn run(program: &str, entry: &Entry, matches: &ArgMatches) -> Result<(), Failure> {
@@ -31,7 +31,7 @@ pub(crate) fn run(program: &str, entry: &Entry, matches: &ArgMatches) -> Result<
     }
     let mut notes = Vec::from_iter(inputs::unsplittable(&inputs).filter(|_| flags.threads() > 1));
     if flags.talks() {
-        notes.drain(..).for_each(|note| eprintln!("{program}: {note}"));
+        notes.drain(..).for_each(|note| say(&format!("{program}: {note}")));
     }
     let compressed_inputs = inputs.iter().filter(|input| input.compression.is_some()).count();
     let watch = Arc::new(Watch::default());
@@ -69,7 +69,7 @@ pub(crate) fn run(program: &str, entry: &Entry, matches: &ArgMatches) -> Result<
         let folder = flags.folder();
         notes.extend(folder.map(|path| summary(&report, path, time)));
         notes.extend(remarks(&report, folder));
-        notes.iter().for_each(|note| eprintln!("{program}: {note}"));
+        notes.iter().for_each(|note| say(&format!("{program}: {note}")));
     }
     Ok(())
 }
@@ -105,7 +105,7 @@ fn print(folder: Option<&Path>, report: &Json<'_>) -> Result<(), Failure> {
     match folder {
         Some(_) => stdout::print(line + "\n"),
         None => {
-            eprintln!("{line}");
+            say(&line);
             Ok(())
         }
     }

@@ -77,7 +77,8 @@ fn app(program: &str, entry: &Entry) -> Result<Command, Failure> {
             ours = ours.mut_arg(id, |arg| arg.short(None));
         }
     }
-    let mut command = entry.command().args(ours.get_arguments().cloned());
+    // Of a flag given twice the last counts, as scripts and aliases expect.
+    let mut command = entry.command().args(ours.get_arguments().cloned()).args_override_self(true);
     if command.get_after_help().is_none() {
         command = command.after_help(format!("Example:\n  {program} run {} INPUT -o out/", entry.name()));
     }
