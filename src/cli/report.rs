@@ -7,6 +7,7 @@ use std::time::Duration;
 use gristmill_engine::data::output::PartSummary;
 use gristmill_engine::job::Report;
 
+use super::memory;
 use super::sizes::{Size, counted, grouped};
 
 /// The help of `--json`: the names of the fields are a promise.
@@ -19,39 +20,90 @@ name), bad_records, spilled_runs, spilled_bytes, phases (of each: phase, seconds
 the end), threads, memory (bytes that the job could hold), peak_memory (most bytes resident, or null), notes. Fields \
 may be added, and those that are there keep their names and senses. Nothing else is said but errors.";
 
-/// A job's report as JSON.
-#[derive(Debug, serde::Serialize)]
-pub(crate) struct Json<'r> {
+/// A job that has ended, with all that is told of it.
+pub(crate) struct Done<'r> {
     pub(crate) app: &'r str,
-    pub(crate) output: Option<String>,
-    pub(crate) inputs: u64,
-    pub(crate) input_bytes: u64,
+    pub(crate) folder: Option<&'r Path>,
+    pub(crate) report: &'r Report,
     pub(crate) compressed_inputs: usize,
-    pub(crate) emitted_pairs: u64,
-    pub(crate) output_records: u64,
-    pub(crate) output_bytes: u64,
-    pub(crate) parts: &'r [PartSummary],
-    pub(crate) counters: &'r BTreeMap<String, u64>,
-    pub(crate) bad_records: u64,
-    pub(crate) spilled_runs: u64,
-    pub(crate) spilled_bytes: u64,
-    pub(crate) phases: Vec<PhaseTime>,
-    pub(crate) seconds: f64,
+    pub(crate) phases: Vec<(&'static str, f64)>,
+    pub(crate) time: Duration,
     pub(crate) threads: usize,
     pub(crate) memory: u64,
-    pub(crate) peak_memory: Option<u64>,
     pub(crate) notes: Vec<String>,
 }
 
-/// How long a phase took.
+/// The JSON of a report, field by field.
 #[derive(Debug, serde::Serialize)]
-pub(crate) struct PhaseTime {
-    pub(crate) phase: &'static str,
-    pub(crate) seconds: f64,
+struct Json<'r> {
+    app: &'r str,
+    output: Option<String>,
+    inputs: u64,
+    input_bytes: u64,
+    compressed_inputs: usize,
+    emitted_pairs: u64,
+    output_records: u64,
+    output_bytes: u64,
+    parts: &'r [PartSummary],
+    counters: &'r BTreeMap<String, u64>,
+    bad_records: u64,
+    spilled_runs: u64,
+    spilled_bytes: u64,
+    phases: Vec<PhaseTime>,
+    seconds: f64,
+    threads: usize,
+    memory: u64,
+    peak_memory: Option<u64>,
+    notes: &'r [String],
+}
+
+#[derive(Debug, serde::Serialize)]
+struct PhaseTime {
+    phase: &'static str,
+    seconds: f64,
+}
+
+impl Done<'_> {
+    /// All of it as one line of JSON.
+    pub(crate) fn json(&self) -> serde_json::Result<String> {
+        let phase = |(phase, seconds): &(&'static str, f64)| PhaseTime { phase, seconds: rounded(*seconds) };
+        serde_json::to_string(&Json {
+            app: self.app,
+            output: self.folder.map(|path| path.to_string_lossy().into_owned()),
+            inputs: self.report.inputs,
+            input_bytes: self.report.input_bytes,
+            compressed_inputs: self.compressed_inputs,
+            emitted_pairs: self.report.emitted,
+            output_records: self.report.output_records,
+            output_bytes: self.report.output_bytes,
+            parts: &self.report.parts,
+            counters: &self.report.counters,
+            bad_records: self.report.bad_records,
+            spilled_runs: self.report.spilled_runs,
+            spilled_bytes: self.report.spilled_bytes,
+            phases: self.phases.iter().map(phase).collect(),
+            seconds: rounded(self.time.as_secs_f64()),
+            threads: self.threads,
+            memory: self.memory,
+            peak_memory: memory::peak(),
+            notes: &self.notes,
+        })
+    }
+
+    /// What people should know of it, a line each.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+        let summary = self.folder.map(|path| summary(self.report, path, self.time));
+        self.notes.iter().cloned().chain(summary).chain(remarks(self.report, self.folder))
+    }
+}
+
+/// Seconds to the microsecond.
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e6
 }
 
 /// The line for people who made a folder.
-pub(crate) fn summary(report: &Report, folder: &Path, time: Duration) -> String {
+fn summary(report: &Report, folder: &Path, time: Duration) -> String {
     let seconds = time.as_secs_f64();
     let rate = Size((report.input_bytes as f64 / seconds.max(1e-9)) as u64);
     let mut line = format!(
@@ -68,7 +120,7 @@ pub(crate) fn summary(report: &Report, folder: &Path, time: Duration) -> String 
 }
 
 /// What else people should know: bad records and counters.
-pub(crate) fn remarks(report: &Report, folder: Option<&Path>) -> Vec<String> {
+fn remarks(report: &Report, folder: Option<&Path>) -> Vec<String> {
     let mut all = Vec::new();
     if report.bad_records > 0 {
         let bad = counted(report.bad_records, "bad record");

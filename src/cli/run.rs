@@ -1,6 +1,5 @@
 //! `run`: from flags to a job, and from a job to its report.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,8 +13,8 @@ use gristmill_engine::registry::Entry;
 use super::failure::Failure;
 use super::flags::JobFlags;
 use super::progress::{Shown, Watch};
-use super::report::{Json, PhaseTime, remarks, summary};
-use super::{explain, inputs, memory, say, signals, stdout};
+use super::report::Done;
+use super::{explain, inputs, say, signals, stdout};
 
 /// Runs an app as the flags say.
 pub(crate) fn run(program: &str, entry: &Entry, matches: &ArgMatches) -> Result<(), Failure> {
@@ -36,42 +35,22 @@ pub(crate) fn run(program: &str, entry: &Entry, matches: &ArgMatches) -> Result<
     let compressed_inputs = inputs.iter().filter(|input| input.compression.is_some()).count();
     let watch = Arc::new(Watch::default());
     let report = watched(entry.name(), &*job, inputs, &flags, &options, &watch)?;
-    let time = begun.elapsed();
     notes.extend(watch.take_notes());
-    if flags.json {
-        let phases = watch.phases().into_iter().map(|(phase, s)| PhaseTime { phase, seconds: rounded(s) }).collect();
-        return print(
-            flags.folder(),
-            &Json {
-                app: entry.name(),
-                output: flags.folder().map(|path| path.to_string_lossy().into_owned()),
-                inputs: report.inputs,
-                input_bytes: report.input_bytes,
-                compressed_inputs,
-                emitted_pairs: report.emitted,
-                output_records: report.output_records,
-                output_bytes: report.output_bytes,
-                parts: &report.parts,
-                counters: &report.counters,
-                bad_records: report.bad_records,
-                spilled_runs: report.spilled_runs,
-                spilled_bytes: report.spilled_bytes,
-                phases,
-                seconds: rounded(time.as_secs_f64()),
-                threads: flags.threads(),
-                memory: options.memory,
-                peak_memory: memory::peak(),
-                notes,
-            },
-        );
-    }
+    let done = Done {
+        app: entry.name(),
+        folder: flags.folder(),
+        report: &report,
+        compressed_inputs,
+        phases: watch.phases(),
+        time: begun.elapsed(),
+        threads: flags.threads(),
+        memory: options.memory,
+        notes,
+    };
     if flags.talks() {
-        let folder = flags.folder();
-        notes.extend(folder.map(|path| summary(&report, path, time)));
-        notes.extend(remarks(&report, folder));
-        notes.iter().for_each(|note| say(&format!("{program}: {note}")));
+        done.lines().for_each(|line| say(&format!("{program}: {line}")));
     }
-    Ok(())
+    if flags.json { print(&done) } else { Ok(()) }
 }
 
 /// Runs the job with its progress shown and signals heard.
@@ -94,15 +73,10 @@ fn watched(
     result.map_err(|e| if signals::received().is_some() { Error::Interrupted.into() } else { e })
 }
 
-/// Seconds to the microsecond.
-fn rounded(seconds: f64) -> f64 {
-    (seconds * 1e6).round() / 1e6
-}
-
 /// Prints the report where the result is not.
-fn print(folder: Option<&Path>, report: &Json<'_>) -> Result<(), Failure> {
-    let line = serde_json::to_string(report).map_err(|e| Failure::Bug(e.to_string()))?;
-    match folder {
+fn print(done: &Done<'_>) -> Result<(), Failure> {
+    let line = done.json().map_err(|e| Failure::Bug(e.to_string()))?;
+    match done.folder {
         Some(_) => stdout::print(line + "\n"),
         None => {
             say(&line);

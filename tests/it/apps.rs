@@ -45,7 +45,7 @@ fn documents() -> (Folder, Vec<(String, String)>) {
         f.file(name, text);
     }
     let zipped = text(500);
-    f.file("docs/d.gz", crate::cli::gzip(zipped.as_bytes()));
+    f.file("docs/d.gz", crate::program::gzip(zipped.as_bytes()));
     let all = all.map(|(name, text)| (name.to_string(), text)).into_iter();
     (f, all.chain([("docs/d.gz".to_string(), zipped)]).collect())
 }

@@ -1,49 +1,11 @@
 //! Commands and flags: each is given, and its effect looked at.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::program::{Folder, Running, ended, seen, terminal};
-
-const TEXT: &str = "the cat and the dog\nthe end\n";
-const COUNTS: &str = "and\t1\ncat\t1\ndog\t1\nend\t1\nthe\t3\n";
-
-fn folder() -> Folder {
-    let folder = Folder::new();
-    folder.file("in.txt", TEXT);
-    folder
-}
-
-/// Many different words, so that parts and runs have something in them.
-fn many_words() -> String {
-    (0..60_000).map(|n| format!("word{} x{}\n", n % 30_011, n % 7)).collect()
-}
-
-fn sorted(text: &str) -> Vec<&str> {
-    let mut lines: Vec<_> = text.lines().collect();
-    lines.sort_unstable();
-    lines
-}
-
-#[test]
-fn result_goes_to_standard_output_or_a_folder() {
-    let f = folder();
-    for args in ["run wordcount in.txt", "run wordcount -o - in.txt", "run wordcount --output=- in.txt"] {
-        assert_eq!(f.out(args), COUNTS, "{args}");
-    }
-    let ended = f.run("run wordcount in.txt -o deep/out");
-    assert_eq!((ended.code, ended.out.as_str()), (Some(0), ""));
-    assert!(ended.err.starts_with("gristmill: 5 records in 1 part of deep/out; read 28 bytes in "), "{}", ended.err);
-    assert_eq!(ended.err.lines().count(), 1);
-    assert_eq!(f.names("deep"), ["out"]);
-    assert_eq!(f.names("deep/out"), ["_SUCCESS", "part-00000"]);
-    assert_eq!(f.read("deep/out/part-00000"), COUNTS);
-    assert_eq!(f.run("run wordcount in.txt -o quiet -q").err, "");
-}
+use crate::program::{COUNTS, Folder, ended, folder, many_words, terminal};
 
 #[test]
 fn inputs_are_files_folders_globs_and_standard_input() {
@@ -102,41 +64,17 @@ fn inputs_from_a_list() {
 
 #[test]
 fn a_list_may_be_long() {
-    const FILES: usize = 60_000;
     let f = Folder::new();
-    let mut list = Vec::new();
-    for n in 0..FILES {
-        let name = format!("folder-{:03}/file-with-a-long-name-{n:06}.txt", n / 1000);
+    let mut list = String::new();
+    for n in 0..600 {
+        let name = format!("folder-{:03}/file-with-a-long-name-{n:06}.txt", n / 100);
         f.file(&name, format!("w{}\n", n % 3));
-        writeln!(list, "{name}").unwrap();
+        list += &(name + "\n");
     }
-    f.file("list", &list);
-    let counts = "w0\t20000\nw1\t20000\nw2\t20000\n";
-    assert_eq!(f.out("run wordcount --inputs-from list"), counts);
-    assert_eq!(f.out("run wordcount folder-*"), counts);
-}
-
-#[test]
-fn parts_together_are_the_result() {
-    let f = folder();
-    f.file("many.txt", many_words());
-    let whole = f.out("run wordcount many.txt");
-    assert!(whole.lines().is_sorted());
-    for flags in ["-r 7", "--reducers 7 --compress zstd", "-r 7 --compress gzip", "-r 7 --sync"] {
-        f.out(&format!("run wordcount many.txt -o out --overwrite {flags}"));
-        let extension = if flags.contains("zstd") { ".zst" } else { "" };
-        let extension = if flags.contains("gzip") { ".gz" } else { extension };
-        let mut names: Vec<_> = (0..7).map(|n| format!("part-0000{n}{extension}")).collect();
-        names.insert(0, "_SUCCESS".into());
-        assert_eq!(f.names("out"), names, "{flags}");
-        for args in ["cat out", "cat --no-verify out/"] {
-            assert_eq!(sorted(&f.out(args)), sorted(&whole), "{flags}");
-        }
-    }
-    f.out("run sort many.txt -o ordered --reducers 5");
-    assert_eq!(f.names("ordered").len(), 6);
-    assert_eq!(f.out("cat ordered"), f.out("run sort many.txt"));
-    assert!(f.out("cat ordered").lines().is_sorted());
+    assert_eq!(f.out("run wordcount folder-*"), "w0\t200\nw1\t200\nw2\t200\n");
+    // Making 60,000 files takes long on some machines; to the job each name is an input.
+    f.file("list", list.repeat(100));
+    assert_eq!(f.out("run wordcount --inputs-from list"), "w0\t20000\nw1\t20000\nw2\t20000\n");
 }
 
 #[test]
@@ -190,173 +128,6 @@ fn inputs_are_cut_as_told() {
 }
 
 #[test]
-fn overwriting_is_asked_for() {
-    let f = folder();
-    f.out("run wordcount in.txt -o out");
-    let again = f.run("run distinct in.txt -o out");
-    assert_eq!(again.code, Some(5));
-    assert_eq!(again.err, "gristmill: output out exists; choose another name or pass --overwrite\n");
-    assert_eq!(f.out("cat out"), COUNTS);
-    f.out("run distinct in.txt -o out --overwrite");
-    assert_eq!(f.out("cat out"), "the cat and the dog\nthe end\n");
-    assert_eq!(f.names("."), ["in.txt", "out"]);
-}
-
-#[test]
-fn bad_records_are_passed_over_and_kept() {
-    let f = Folder::new();
-    f.file("edges", "a\tb\nno tab\nc\tb\nnone here\n");
-    let ended = f.run("run reverse-links --edges edges --skip-bad-records 2 -o out");
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.err.contains("gristmill: passed over 2 bad records: see out/_bad/records.jsonl\n"), "{ended:?}");
-    assert_eq!(f.out("cat out"), "b\ta,c\n");
-    let kept: Vec<Value> = f.read("out/_bad/records.jsonl").lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    assert_eq!((&kept[0]["offset"], &kept[0]["record"], kept.len()), (&4.into(), &"no tab".into(), 2));
-    let one_too_many = f.run("run reverse-links --edges edges --skip-bad-records 1 -o other");
-    assert_eq!(one_too_many.code, Some(3), "{one_too_many:?}");
-    assert!(f.run("run reverse-links --edges edges --skip-bad-records 9").err.contains("passed over 2 bad records"));
-}
-
-#[test]
-fn json_report_keeps_its_fields() {
-    let f = folder();
-    f.file("more.txt", "the\n");
-    let line = f.out("run wordcount in.txt more.txt -o out --reducers 2 --threads 3 --memory 64MiB --json");
-    assert_eq!(line.lines().count(), 1);
-    let report: Value = serde_json::from_str(&line).unwrap();
-    let fields: Vec<_> = report.as_object().unwrap().keys().map(String::as_str).collect();
-    let mut promised = [
-        "app",
-        "output",
-        "inputs",
-        "input_bytes",
-        "compressed_inputs",
-        "emitted_pairs",
-        "output_records",
-        "output_bytes",
-        "parts",
-        "counters",
-        "bad_records",
-        "spilled_runs",
-        "spilled_bytes",
-        "phases",
-        "seconds",
-        "threads",
-        "memory",
-        "peak_memory",
-        "notes",
-    ];
-    let help = f.out("run wordcount --help").split_whitespace().collect::<Vec<_>>().join(" ");
-    for field in promised {
-        assert!(help.contains(field), "{field} is not in the help");
-    }
-    promised.sort_unstable();
-    assert_eq!(fields, promised);
-    let numbers = [
-        ("inputs", 2),
-        ("input_bytes", TEXT.len() + 4),
-        ("compressed_inputs", 0),
-        ("emitted_pairs", 8),
-        ("output_records", 5),
-        ("output_bytes", COUNTS.len()),
-        ("bad_records", 0),
-        ("threads", 3),
-        ("memory", 64 << 20),
-    ];
-    for (field, n) in numbers {
-        assert_eq!(report[field], n, "{field}");
-    }
-    assert_eq!((&report["app"], &report["output"]), (&"wordcount".into(), &"out".into()));
-    let phases: Vec<_> = report["phases"].as_array().unwrap().iter().map(|p| p["phase"].as_str().unwrap()).collect();
-    assert_eq!(phases, ["map", "shuffle", "reduce", "commit"]);
-    let seconds = |v: &Value| v["seconds"].as_f64().unwrap();
-    assert!(report["phases"].as_array().unwrap().iter().map(seconds).sum::<f64>() <= seconds(&report));
-    assert!(report["peak_memory"].as_u64().unwrap() > 1 << 20);
-    let manifest: Value = serde_json::from_str(&f.read("out/_SUCCESS")).unwrap();
-    for (part, written) in report["parts"].as_array().unwrap().iter().zip(manifest["parts"].as_array().unwrap()) {
-        for field in ["records", "bytes", "crc32c"] {
-            assert_eq!(part[field], written[field]);
-        }
-    }
-}
-
-#[test]
-fn json_report_stays_out_of_the_result() {
-    let f = folder();
-    f.file("in.txt.gz", gzip(TEXT.as_bytes()));
-    let ended = f.run("run wordcount in.txt.gz --json --threads 2");
-    assert_eq!(ended.out, COUNTS);
-    let report: Value = serde_json::from_str(&ended.err).unwrap();
-    assert_eq!((&report["output"], &report["compressed_inputs"]), (&Value::Null, &1.into()));
-    assert_eq!(report["notes"].as_array().unwrap().len(), 1);
-    let counted = ended_json(f.faulty("run faulty in.txt --json -o out"));
-    assert_eq!(counted["counters"]["lines"], 2);
-}
-
-fn ended_json(mut command: std::process::Command) -> Value {
-    serde_json::from_str(&ended(command.output().unwrap()).out).unwrap()
-}
-
-#[test]
-fn counters_are_told() {
-    let f = folder();
-    let ended = ended(f.faulty("run faulty in.txt -o out").output().unwrap());
-    assert!(ended.err.ends_with("faulty: lines 2\n"), "{ended:?}");
-}
-
-#[test]
-fn explaining_does_nothing() {
-    let f = folder();
-    f.file("in.gz", gzip(b"x"));
-    let text = f.out("run sort in.txt in.gz -o out --explain --reducers 4 --threads 3 --memory 1GiB");
-    let lines: Vec<Vec<_>> = text.lines().map(|l| l.splitn(2, ' ').map(str::trim).collect()).collect();
-    let value = |label: &str| lines.iter().find(|l| l[0] == label).map(|l| l[1]).unwrap_or_default();
-    assert!(value("input").starts_with("2 inputs of ") && value("input").ends_with(", 1 of which cannot be split"));
-    assert_eq!((value("app"), value("records"), value("memory")), ("sort", "lines", "1.0 GiB"));
-    assert_eq!((value("work"), value("output")), ("2 units for 3 threads", "4 parts to out"));
-    assert!(value("shuffle").starts_with("sort"));
-    let plan: Value = serde_json::from_str(&f.out("run wordcount in.txt --explain --json")).unwrap();
-    assert_eq!((&plan["inputs"], &plan["parts"], &plan["shuffle"]), (&1.into(), &1.into(), &"fold".into()));
-    assert_eq!(f.names("."), ["in.gz", "in.txt"]);
-}
-
-#[test]
-fn inputs_that_cannot_be_split_are_told_of_once() {
-    let f = folder();
-    f.file("a.gz", gzip(TEXT.as_bytes()));
-    f.file("b.zst", zstd::encode_all(TEXT.as_bytes(), 1).unwrap());
-    let told = |inputs: &str| f.run(&format!("run wordcount --threads 2 {inputs}")).err;
-    let rest = "compressed and cannot be split:";
-    assert_eq!(told("a.gz"), format!("gristmill: the input is {rest} it is read by one thread\n"));
-    assert_eq!(told("a.gz in.txt"), format!("gristmill: 1 of 2 inputs is {rest} it is read by one thread\n"));
-    assert_eq!(told("."), format!("gristmill: 2 of 3 inputs are {rest} each is read by one thread\n"));
-    assert_eq!(told("in.txt") + &told("-q .") + &told("--threads 1 ."), "");
-}
-
-#[test]
-fn progress_is_shown_when_wanted() {
-    let f = folder();
-    let run = |flags: &str| {
-        let (person, program) = terminal();
-        let mut command = f.faulty(&format!("run faulty --slow 300 in.txt -o out --overwrite {flags}"));
-        let child = command.stderr(program).stdout(Stdio::null()).spawn().unwrap();
-        drop(command);
-        let ended = Running::adopt(child).wait_unfed();
-        assert_eq!(ended.code, Some(0));
-        seen(person)
-    };
-    let bar = run("");
-    assert!(bar.contains("map ") && bar.contains("] 0 B of 28 B"), "{bar:?}");
-    for flags in ["--progress never", "--quiet"] {
-        let seen = run(flags);
-        assert!(!seen.contains("map "), "{flags}: {seen:?}");
-    }
-    let piped = |flags: &str| ended(f.faulty(&format!("run faulty in.txt {flags}")).output().unwrap()).err;
-    assert!(piped("--progress always").contains("of 28 bytes") || piped("--progress always").contains("commit: "));
-    assert_eq!(piped("--progress auto --quiet") + &piped("-q"), "");
-}
-
-#[test]
 fn flags_that_have_no_effect_are_refused() {
     let f = folder();
     for flags in ["--compress zstd", "--compress gzip -o -", "--overwrite", "--overwrite -o -"] {
@@ -395,6 +166,7 @@ fn wrong_command_lines_are_told_in_a_line() {
         assert!(ended.err.starts_with("gristmill: ") && ended.err.contains(part), "{args}: {ended:?}");
         assert_eq!(ended.err.lines().count(), 1, "{args}: {ended:?}");
     }
+    assert_eq!(f.out("run wordcount in.txt --threads 2 --threads 1"), COUNTS, "the last of a flag counts");
     for args in ["", "run"] {
         let ended = f.run(args);
         assert!(ended.code == Some(2) && ended.err.contains("Usage: gristmill"), "{args}: {ended:?}");
@@ -438,53 +210,4 @@ fn shells_complete_commands_apps_and_flags() {
                  _gristmill gristmill --red wordcount; echo ${COMPREPLY[@]}";
     let ended = ended(f.command("bash").args(["-c", words]).output().unwrap());
     assert_eq!(ended.out, "--reducers\n", "{ended:?}");
-}
-
-#[test]
-fn an_output_that_is_not_whole_is_not_printed() {
-    let f = folder();
-    f.file("dir/part-00000", "x");
-    f.file("bad/_SUCCESS", "{}");
-    let cases = [
-        ("none", "none: no such folder"),
-        ("dir", "dir has no _SUCCESS: the job that writes it has not ended or was killed"),
-        ("in.txt", "in.txt is a file, not the output of a job"),
-        ("bad", "bad/_SUCCESS: not a manifest"),
-    ];
-    for (name, part) in cases {
-        let ended = f.run(&format!("cat {name}"));
-        assert_eq!((ended.code, ended.out.as_str()), (Some(1), ""), "{ended:?}");
-        assert!(ended.err.contains(part) && ended.err.lines().count() == 1, "{ended:?}");
-    }
-}
-
-#[test]
-fn damage_to_an_output_is_found() {
-    let f = folder();
-    f.out("run wordcount in.txt -o out");
-    f.out("run wordcount in.txt -o packed --compress gzip");
-    let damaged = |what: &str, folder: &str, part: &str| {
-        let ended = f.run(&format!("cat {folder}"));
-        assert_eq!(ended.code, Some(1), "{what}: {ended:?}");
-        assert!(ended.err.contains(part) && ended.err.lines().count() == 1, "{what}: {ended:?}");
-    };
-    f.file("out/part-00000", COUNTS.replace('3', "4"));
-    damaged("a byte", "out", "out/part-00000 is damaged: its checksum is not that of what was written");
-    assert!(f.out("cat --no-verify out").contains("the\t4"));
-    f.file("out/part-00000", &COUNTS[1..]);
-    damaged("length", "out", "it has 29 bytes, and had 30 when it was written");
-    fs::remove_file(f.path().join("out/part-00000")).unwrap();
-    damaged("part", "out", "out/part-00000 is damaged: it is missing");
-    let packed = fs::read(f.path().join("packed/part-00000.gz")).unwrap();
-    f.file("packed/part-00000.gz", &packed[..packed.len() - 5]);
-    damaged("end", "packed", "truncated gzip data");
-    let manifest = f.read("packed/_SUCCESS").replace("part-00000.gz", "../in.txt");
-    f.file("packed/_SUCCESS", manifest);
-    damaged("a way out", "packed", "'../in.txt' is not the name of a part");
-}
-
-pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
 }

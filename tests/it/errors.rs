@@ -7,8 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::cli::gzip;
-use crate::program::{Ended, Folder, Running, ended, until};
+use crate::program::{Ended, Folder, Running, ended, gzip, until};
 
 /// The job failed with this code and one line that holds this, and left nothing.
 #[track_caller]

@@ -10,6 +10,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+/// A text.
+pub(crate) const TEXT: &str = "the cat and the dog\nthe end\n";
+/// What `wordcount` makes of it.
+pub(crate) const COUNTS: &str = "and\t1\ncat\t1\ndog\t1\nend\t1\nthe\t3\n";
+
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -198,4 +203,22 @@ pub(crate) fn terminal() -> (File, File) {
 /// What a person sees until the program has gone.
 pub(crate) fn seen(person: File) -> String {
     read(Some(person))
+}
+
+/// A folder with [`TEXT`] in `in.txt`.
+pub(crate) fn folder() -> Folder {
+    let folder = Folder::new();
+    folder.file("in.txt", TEXT);
+    folder
+}
+
+/// Many different words, so that parts and runs have something in them.
+pub(crate) fn many_words() -> String {
+    (0..60_000).map(|n| format!("word{} x{}\n", n % 30_011, n % 7)).collect()
+}
+
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
 }
