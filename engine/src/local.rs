@@ -187,7 +187,7 @@ impl<A: App> Run<'_, A> {
         loader: &mut Loader,
         mut map: impl FnMut(&Loaded<'_>) -> Result<Tally, Error>,
     ) -> Result<(), Error> {
-        let bytes = self.sources.load(unit, loader, &mut |loaded| {
+        let bytes = self.sources.load(unit, loader, self.context.stop, &mut |loaded| {
             let mapped = catch_unwind(AssertUnwindSafe(|| map(loaded)));
             let tally = mapped.unwrap_or_else(|panic| {
                 let place = format!("{} after byte {}", loaded.chunk.input_name(), loaded.chunk.offset());

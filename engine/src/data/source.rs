@@ -4,11 +4,14 @@
 //! stream. Units are in input order, and any thread can load any unit. Large files are mapped once and their pages
 //! given back chunk by chunk when the memory budget is smaller than the input.
 
+mod awaited;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
 
 use super::chunk::{Chunk, Format};
@@ -19,6 +22,7 @@ use super::output::lock;
 use super::words::Isa;
 use crate::error::Error;
 use crate::value::Stable;
+use awaited::Awaited;
 
 /// Files shorter than this are read, not mapped: mapping, faulting and unmapping cost more than a copy.
 const SMALL: u64 = 256 << 10;
@@ -158,8 +162,15 @@ impl Sources {
         self.pieces.iter().map(chunks).sum()
     }
 
-    /// Loads a unit and calls `visit` with each of its chunks, in order. Returns the bytes of input seen.
-    pub(crate) fn load(&self, unit: u64, loader: &mut Loader, visit: &mut Visit<'_>) -> Result<u64, Error> {
+    /// Loads a unit and calls `visit` with each of its chunks, in order. Returns the bytes of input seen. Once `stop` is
+    /// set a pipe reads as if it ended there.
+    pub(crate) fn load(
+        &self,
+        unit: u64,
+        loader: &mut Loader,
+        stop: &AtomicBool,
+        visit: &mut Visit<'_>,
+    ) -> Result<u64, Error> {
         let at = self.pieces.partition_point(|p| p.first_unit + p.units <= unit);
         let Some(piece) = self.pieces.get(at) else { return Ok(0) };
         match piece.kind {
@@ -171,7 +182,7 @@ impl Sources {
                 }
                 Ok(bytes)
             }
-            Kind::Stream(i) => self.load_stream(i, visit),
+            Kind::Stream(i) => self.load_stream(i, stop, visit),
         }
     }
 
@@ -286,13 +297,13 @@ impl Sources {
         if now < end || mapped.guard.was_hit() { Err(self.shrank(i, now)) } else { Ok(()) }
     }
 
-    fn load_stream(&self, i: u32, visit: &mut Visit<'_>) -> Result<u64, Error> {
+    fn load_stream(&self, i: u32, stop: &AtomicBool, visit: &mut Visit<'_>) -> Result<u64, Error> {
         std::thread::scope(|scope| {
             let (full, chunks) = std::sync::mpsc::sync_channel::<Result<Vec<u8>, Error>>(AHEAD);
             let (empty, spare) = std::sync::mpsc::channel::<Vec<u8>>();
             scope.spawn(move || {
                 // The other side hangs up when it has failed.
-                if let Err(e) = self.cut_stream(i, &spare, |chunk| full.send(Ok(chunk)).is_ok()) {
+                if let Err(e) = self.cut_stream(i, stop, &spare, |chunk| full.send(Ok(chunk)).is_ok()) {
                     let _ = full.send(Err(e));
                 }
             });
@@ -311,10 +322,11 @@ impl Sources {
     fn cut_stream(
         &self,
         i: u32,
+        stop: &AtomicBool,
         spare: &std::sync::mpsc::Receiver<Vec<u8>>,
         mut give: impl FnMut(Vec<u8>) -> bool,
     ) -> Result<(), Error> {
-        let mut stream = self.open_stream(i)?;
+        let mut stream = self.open_stream(i, stop)?;
         let (mut buffer, mut offset) = (Vec::new(), 0u64);
         let want = self.chunk.max(64 << 10);
         loop {
@@ -353,18 +365,17 @@ impl Sources {
         Ok(())
     }
 
-    fn open_stream(&self, i: u32) -> Result<Box<dyn Read + Send>, Error> {
+    fn open_stream<'s>(&self, i: u32, stop: &'s AtomicBool) -> Result<Box<dyn Read + Send + 's>, Error> {
         let input = &self.inputs[i as usize];
-        let raw: Box<dyn Read + Send> = match input.source {
-            Source::Stdin => Box::new(std::io::stdin()),
-            _ => Box::new(File::open(&input.path).map_err(|e| self.read_error(i, 0, e))?),
+        let stream: std::io::Result<Box<dyn Read + Send + 's>> = match (input.compression, input.source) {
+            (Some(kind), _) => File::open(&input.path)
+                .and_then(|file| compress::Decoder::new(kind, Box::new(file), self.names[i as usize].as_str().into()))
+                .map(|decoder| Box::new(decoder) as _),
+            (None, Source::Stdin) => Awaited::stdin(stop).map(|pipe| Box::new(pipe) as _),
+            (None, Source::Stream) => Awaited::open(&input.path, stop).map(|pipe| Box::new(pipe) as _),
+            (None, Source::File) => File::open(&input.path).map(|file| Box::new(file) as _),
         };
-        match input.compression {
-            None => Ok(raw),
-            Some(kind) => compress::Decoder::new(kind, raw, self.names[i as usize].as_str().into())
-                .map(|d| Box::new(d) as Box<dyn Read + Send>)
-                .map_err(|e| self.read_error(i, 0, e)),
-        }
+        stream.map_err(|e| self.read_error(i, 0, e))
     }
 
     /// The first bytes of records spread evenly over the inputs, for sampling: up to `n` pieces of `size` bytes, cut
@@ -378,7 +389,8 @@ impl Sources {
                 // What comes of a pipe cannot be read twice.
                 if input.source == Source::File {
                     let mut head = Vec::new();
-                    let stream = self.open_stream(i)?;
+                    static NEVER: AtomicBool = AtomicBool::new(false);
+                    let stream = self.open_stream(i, &NEVER)?;
                     stream.take(256 << 10).read_to_end(&mut head).map_err(|e| self.read_error(i, 0, e))?;
                     let whole = self.format.complete(&head);
                     head.truncate(if whole == 0 { head.len() } else { whole });

@@ -1,0 +1,72 @@
+//! The command line: what its commands are, and how each ends.
+//!
+//! `tree` puts the commands together, `run`, `cat`, `apps` and `completions` are one each, and `failure` decides what
+//! is said of an error and with which code the program exits. All work on data is the engine's.
+
+mod apps;
+mod cat;
+mod completions;
+mod explain;
+mod failure;
+mod flags;
+mod inputs;
+mod memory;
+mod panics;
+mod progress;
+mod report;
+mod run;
+mod signals;
+mod sizes;
+mod stdout;
+mod tree;
+
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+use gristmill_engine::registry::Entry;
+
+use failure::Failure;
+
+/// Does what the program's arguments say.
+pub(crate) fn main(apps: Vec<Entry>) -> ExitCode {
+    panics::quieten();
+    let program = program();
+    let done = catch_unwind(AssertUnwindSafe(|| commanded(&program, &apps)));
+    match done.unwrap_or_else(|_| Err(Failure::Bug(panics::last()))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(&program),
+    }
+}
+
+/// Says a line on standard error. That nobody may hear it does not end the program.
+fn say(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// What the user called this program.
+fn program() -> String {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&called).file_name().map(|n| n.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| env!("CARGO_PKG_NAME").into())
+}
+
+fn commanded(program: &str, all: &[Entry]) -> Result<(), Failure> {
+    let mut command = tree::command(program, all)?;
+    let matches = command.clone().try_get_matches()?;
+    match matches.subcommand() {
+        Some(("run", of)) => app_of(all, of).map_or(Ok(()), |(entry, flags)| run::run(program, entry, flags)),
+        Some(("cat", of)) => cat::cat(of),
+        Some(("apps", _)) => apps::apps(all),
+        Some(("completions", of)) => completions::completions(program, &mut command, of),
+        _ => Ok(()),
+    }
+}
+
+/// The app that `run` was given, with its flags.
+fn app_of<'a>(all: &'a [Entry], run: &'a ArgMatches) -> Option<(&'a Entry, &'a ArgMatches)> {
+    let (name, flags) = run.subcommand()?;
+    all.iter().find(|entry| entry.name() == name).map(|entry| (entry, flags))
+}

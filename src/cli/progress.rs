@@ -1,0 +1,226 @@
+//! What a job has come to while it runs. The job only adds to counters; a thread of its own shows them.
+
+use std::io::{self, IsTerminal};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use gristmill_engine::job::{Observer, Phase};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::flags::When;
+use super::say;
+use super::sizes::Size;
+
+/// A job that is done by then shows no bar.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// Between two looks at the counters.
+const TICK: Duration = Duration::from_millis(100);
+/// Between two lines where there is no terminal.
+const LINE: Duration = Duration::from_secs(1);
+
+/// The counters of a job.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    total: AtomicU64,
+    done: AtomicU64,
+    begun: Mutex<Vec<(Phase, Instant)>>,
+    notes: Mutex<Vec<String>>,
+}
+
+impl Observer for Watch {
+    fn phase(&self, phase: Phase, total: u64) {
+        let mut begun = lock(&self.begun);
+        self.total.store(total, Ordering::Relaxed);
+        self.done.store(0, Ordering::Relaxed);
+        begun.push((phase, Instant::now()));
+    }
+
+    fn advance(&self, n: u64) {
+        self.done.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn note(&self, message: &str) {
+        lock(&self.notes).push(message.into());
+    }
+}
+
+impl Watch {
+    /// The phases that the job went through, with the seconds of each, up to now.
+    pub(crate) fn phases(&self) -> Vec<(&'static str, f64)> {
+        let begun = lock(&self.begun);
+        let ends = begun.iter().skip(1).map(|(_, at)| *at).chain([Instant::now()]);
+        begun.iter().zip(ends).map(|((phase, from), to)| (name(*phase), (to - *from).as_secs_f64())).collect()
+    }
+
+    /// What the job had to say and nobody has shown yet.
+    pub(crate) fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.notes))
+    }
+
+    fn now(&self) -> Option<Now> {
+        let begun = lock(&self.begun);
+        let number = begun.len();
+        let (phase, _) = *begun.last()?;
+        Some(Now { phase, number, total: self.total.load(Ordering::Relaxed), done: self.done.load(Ordering::Relaxed) })
+    }
+}
+
+/// The counters at one time.
+#[derive(Clone, Copy)]
+struct Now {
+    phase: Phase,
+    /// How many phases there were.
+    number: usize,
+    total: u64,
+    done: u64,
+}
+
+fn name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Map => "map",
+        Phase::Shuffle => "shuffle",
+        Phase::Reduce => "reduce",
+        Phase::Commit => "commit",
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The thread that shows a job's progress, if any does.
+pub(crate) struct Shown {
+    thread: Option<JoinHandle<()>>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Shown {
+    /// Shows progress when it is wanted. `sized`: the bytes of the input are known before they are read.
+    pub(crate) fn begin(watch: &Arc<Watch>, when: When, quiet: bool, sized: bool) -> Self {
+        let terminal = io::stderr().is_terminal();
+        let wanted = match when {
+            When::Always => true,
+            When::Auto => terminal && !quiet,
+            When::Never => false,
+        };
+        let ended = Arc::new(AtomicBool::new(false));
+        let (seen, stop) = (Arc::clone(watch), Arc::clone(&ended));
+        let show = move || if terminal { bar(&seen, &stop, sized) } else { lines(&seen, &stop, sized) };
+        // A job without a bar is better than none.
+        let thread = wanted.then(|| thread::Builder::new().name("progress".into()).spawn(show).ok());
+        Self { thread: thread.flatten(), ended }
+    }
+
+    /// Takes the bar off the terminal.
+    pub(crate) fn end(self) {
+        self.ended.store(true, Ordering::Release);
+        if let Some(thread) = self.thread {
+            thread.thread().unpark();
+            // It has nothing to say but what it drew.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Waits, and says whether the job still runs.
+fn runs_on(ended: &AtomicBool, time: Duration) -> bool {
+    let until = Instant::now() + time;
+    while !ended.load(Ordering::Acquire) {
+        match until.checked_duration_since(Instant::now()) {
+            Some(left) if !left.is_zero() => thread::park_timeout(left),
+            _ => return true,
+        }
+    }
+    false
+}
+
+/// A bar on a terminal.
+fn bar(watch: &Watch, ended: &AtomicBool, sized: bool) {
+    if !runs_on(ended, PATIENCE) {
+        return;
+    }
+    let mut shown: Option<(usize, ProgressBar)> = None;
+    loop {
+        if let Some(now) = watch.now() {
+            if let Some((_, old)) = shown.take_if(|(number, _)| *number != now.number) {
+                old.finish_and_clear();
+            }
+            let (_, bar) = shown.get_or_insert_with(|| (now.number, bar_of(&now, sized)));
+            for note in watch.take_notes() {
+                bar.suspend(|| say(&note));
+            }
+            bar.set_position(now.done);
+            bar.tick();
+        }
+        if !runs_on(ended, TICK) {
+            shown.iter().for_each(|(_, bar)| bar.finish_and_clear());
+            return;
+        }
+    }
+}
+
+/// A bar for one phase.
+fn bar_of(now: &Now, sized: bool) -> ProgressBar {
+    ProgressBar::with_draw_target(Some(now.total.max(1)), ProgressDrawTarget::stderr_with_hz(10))
+        .with_style(style(now.phase, sized && now.total > 0))
+        .with_message(name(now.phase))
+}
+
+fn style(phase: Phase, sized: bool) -> ProgressStyle {
+    let template = match (phase, sized) {
+        (Phase::Map, true) => "{msg:8}[{bar:40.cyan}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
+        (Phase::Map, false) => "{msg:8}{spinner} {bytes}, {bytes_per_sec}",
+        (Phase::Reduce, _) => "{msg:8}[{bar:40.cyan}] {percent}%",
+        (Phase::Shuffle | Phase::Commit, _) => "{msg:8}{spinner}",
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
+
+/// A line now and then, where there is no terminal: for logs.
+fn lines(watch: &Watch, ended: &AtomicBool, sized: bool) {
+    loop {
+        let runs = runs_on(ended, LINE);
+        if let Some(now) = watch.now() {
+            let line = match now.phase {
+                Phase::Map if sized => format!("{} of {}", Size(now.done), Size(now.total)),
+                Phase::Map => Size(now.done).to_string(),
+                _ => format!("{} of {}", now.done, now.total),
+            };
+            say(&format!("{}: {line}", name(now.phase)));
+        }
+        if !runs {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_last_from_their_beginning_to_the_next() {
+        let watch = Watch::default();
+        assert!(watch.phases().is_empty());
+        watch.phase(Phase::Map, 100);
+        watch.advance(60);
+        thread::sleep(Duration::from_millis(20));
+        watch.phase(Phase::Reduce, 7);
+        let now = watch.now().unwrap();
+        assert_eq!((now.phase, now.number, now.total, now.done), (Phase::Reduce, 2, 7, 0));
+        let phases = watch.phases();
+        assert_eq!(phases.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["map", "reduce"]);
+        assert!(phases[0].1 >= 0.02 && phases[1].1 < phases[0].1, "{phases:?}");
+    }
+
+    #[test]
+    fn every_template_is_one() {
+        for phase in [Phase::Map, Phase::Shuffle, Phase::Reduce, Phase::Commit] {
+            for sized in [true, false] {
+                style(phase, sized);
+            }
+        }
+    }
+}

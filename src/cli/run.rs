@@ -1,0 +1,86 @@
+//! `run`: from flags to a job, and from a job to its report.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::{ArgMatches, FromArgMatches};
+use gristmill_engine::data::input::Input;
+use gristmill_engine::error::Error;
+use gristmill_engine::exec::Threads;
+use gristmill_engine::job::{Context, Job, Options, Report};
+use gristmill_engine::registry::Entry;
+
+use super::failure::Failure;
+use super::flags::JobFlags;
+use super::progress::{Shown, Watch};
+use super::report::Done;
+use super::{explain, inputs, say, signals, stdout};
+
+/// Runs an app as the flags say.
+pub(crate) fn run(program: &str, entry: &Entry, matches: &ArgMatches) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let flags = JobFlags::from_arg_matches(matches)?;
+    flags.check()?;
+    let job = entry.job(matches)?;
+    let inputs = inputs::list(&flags)?;
+    let options = flags.options();
+    if flags.explain {
+        let plan = job.plan(&inputs, &options, flags.threads())?;
+        return explain::explain(entry.name(), &plan, flags.folder(), flags.json);
+    }
+    let mut notes = Vec::from_iter(inputs::unsplittable(&inputs).filter(|_| flags.threads() > 1));
+    if flags.talks() {
+        notes.drain(..).for_each(|note| say(&format!("{program}: {note}")));
+    }
+    let compressed_inputs = inputs.iter().filter(|input| input.compression.is_some()).count();
+    let watch = Arc::new(Watch::default());
+    let report = watched(entry.name(), &*job, inputs, &flags, &options, &watch)?;
+    notes.extend(watch.take_notes());
+    let done = Done {
+        app: entry.name(),
+        folder: flags.folder(),
+        report: &report,
+        compressed_inputs,
+        phases: watch.phases(),
+        time: begun.elapsed(),
+        threads: flags.threads(),
+        memory: options.memory,
+        notes,
+    };
+    if flags.talks() {
+        done.lines().for_each(|line| say(&format!("{program}: {line}")));
+    }
+    if flags.json { print(&done) } else { Ok(()) }
+}
+
+/// Runs the job with its progress shown and signals heard.
+fn watched(
+    app: &str,
+    job: &dyn Job,
+    inputs: Vec<Input>,
+    flags: &JobFlags,
+    options: &Options,
+    watch: &Arc<Watch>,
+) -> Result<Report, Failure> {
+    signals::listen().map_err(|e| Failure::System("listen to signals", e))?;
+    let exec = Threads::new(flags.threads()).map_err(|e| Failure::System("start threads", e))?;
+    let sized = inputs.iter().all(Input::is_splittable);
+    let shown = Shown::begin(watch, flags.progress, flags.quiet, sized);
+    let context = Context { exec: &exec, observer: &**watch, stop: &signals::STOP };
+    let result = flags.target().and_then(|target| Ok(job.run(app, inputs, options, target, &context)?));
+    shown.end();
+    // Whatever else failed once the job was to stop, failed because of that.
+    result.map_err(|e| if signals::received().is_some() { Error::Interrupted.into() } else { e })
+}
+
+/// Prints the report where the result is not.
+fn print(done: &Done<'_>) -> Result<(), Failure> {
+    let line = done.json().map_err(|e| Failure::Bug(e.to_string()))?;
+    match done.folder {
+        Some(_) => stdout::print(line + "\n"),
+        None => {
+            say(&line);
+            Ok(())
+        }
+    }
+}
