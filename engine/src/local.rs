@@ -64,7 +64,7 @@ struct BadRecord {
 }
 
 pub(crate) fn plan<A: App>(app: &A, inputs: &[Input], options: &Options, threads: usize) -> Result<Plan, Error> {
-    check::<A>(options)?;
+    check(options)?;
     let format = options.format.unwrap_or(app.format());
     let sources = Sources::new(inputs.to_vec(), format, options.chunk, options.isa)?;
     Ok(Plan {
@@ -81,7 +81,7 @@ pub(crate) fn plan<A: App>(app: &A, inputs: &[Input], options: &Options, threads
     })
 }
 
-fn check<A: App>(options: &Options) -> Result<(), Error> {
+fn check(options: &Options) -> Result<(), Error> {
     let fail = |m: String| Err(Error::Usage(m));
     match options.reducers {
         Some(n) if n == 0 || n > MAX_PARTS => fail(format!("the number of reducers is 1 to {MAX_PARTS}, not {n}")),
@@ -107,7 +107,7 @@ pub(crate) fn run<A: App>(
     target: Target,
     context: &Context<'_>,
 ) -> Result<Report, Error> {
-    check::<A>(options)?;
+    check(options)?;
     let format = options.format.unwrap_or(app.format());
     let mut sources = Sources::new(inputs, format, options.chunk, options.isa)?;
     let mapped = sources.mapped_bytes();

@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_common_prefix_does_not_crowd_the_buckets() {
-        let keys: Vec<u64> = (0..100_000u64).map(|i| 0x2f75_7372_0000_0000 | i * 40_000).collect();
+        let keys: Vec<u64> = (0..100_000u64).map(|i| 0x2f75_7372_0000_0000 | (i * 40_000)).collect();
         let sample: Vec<u64> = keys.iter().copied().step_by(10).collect();
         let buckets = Buckets::fit(&sample, keys.len(), 64);
         let mut fill = vec![0; buckets.count()];

@@ -299,7 +299,8 @@ mod tests {
 
     #[test]
     fn records_of_every_format() {
-        let table: &[(&str, &[u8], &[&[u8]])] = &[
+        type Row<'r> = (&'r str, &'r [u8], &'r [&'r [u8]]);
+        let table: &[Row<'_>] = &[
             ("lines", b"", &[]),
             ("lines", b"\n", &[b""]),
             ("lines", b"a\nb", &[b"a", b"b"]),

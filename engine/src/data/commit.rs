@@ -126,7 +126,7 @@ impl Pending {
             let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(&parent);
             let hidden = folder.map_err(Error::write("create a folder in", &parent))?.keep();
             // Temporary folders are private; an output is as open as any other new folder.
-            let open = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o777 & !umask()));
+            let open = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o777 & !umask());
             let ready = File::open(&hidden).and_then(|held| {
                 held.try_lock().map_err(io::Error::from)?;
                 fs::set_permissions(&hidden, open)?;

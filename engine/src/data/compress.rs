@@ -29,9 +29,13 @@ pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// A codec, as told by a file's extension or by a job's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compression {
+    /// RFC 1952.
     Gzip,
+    /// RFC 8878.
     Zstd,
+    /// As written by bzip2 1.0.
     Bzip2,
+    /// The LZ4 frame format.
     Lz4,
 }
 
@@ -102,6 +106,7 @@ impl FromStr for Compression {
 /// A [`Decoder`] hands it out inside an [`io::Error`], from which
 /// `error.get_ref().and_then(|e| e.downcast_ref::<compress::Error>())` takes it back.
 #[derive(Clone, Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum Error {
     /// A header, a block or a checksum is wrong.
     #[error(

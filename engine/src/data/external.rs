@@ -262,6 +262,7 @@ pub(crate) fn reduce_entries<A: App>(app: &A, entries: &[LogEntry], known: &Know
     while at < entries.len() {
         // SAFETY: the log and its input are alive.
         let key = unsafe { known.key(&entries[at]) };
+        // SAFETY: as above.
         let same = |e: &LogEntry| e.prefix() == entries[at].prefix() && unsafe { known.key(e) } == key;
         let n = 1 + entries[at + 1..].iter().take_while(|e| same(e)).count();
         let mut values = EntryValues { entries, at, end: at + n, known };

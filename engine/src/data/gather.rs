@@ -266,8 +266,8 @@ pub(crate) fn reduce_group<A: App, M: Gather<A>>(
     while let Some(first) = rest.first() {
         let n = 1 + rest[1..].iter().take_while(|i| i.compare(first).is_eq()).count();
         let (items, others) = rest.split_at(n);
-        // SAFETY: tables are alive with their arenas.
         let key = first.key();
+        // SAFETY: tables are alive with their arenas.
         let key = unsafe { key.bytes(&mut inline) };
         M::reduce(app, key, items, slots, out);
         rest = others;

@@ -90,7 +90,7 @@ fn next_node(count: u32) -> Option<u32> {
     if n < 2 * LARGEST_NODE {
         n.is_power_of_two().then_some(n.min(LARGEST_NODE))
     } else {
-        (n % LARGEST_NODE == 0).then_some(LARGEST_NODE)
+        n.is_multiple_of(LARGEST_NODE).then_some(LARGEST_NODE)
     }
 }
 

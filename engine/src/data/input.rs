@@ -32,6 +32,7 @@ pub struct Input {
     pub len: u64,
     /// The codec the file name asks for.
     pub compression: Option<Compression>,
+    /// How its bytes are reached.
     pub source: Source,
 }
 
@@ -73,6 +74,7 @@ impl Input {
 
 /// Why the inputs could not be listed.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum Error {
     #[error("{}: no such file or folder; check the path", path.display())]
     Missing { path: PathBuf },

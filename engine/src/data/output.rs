@@ -15,6 +15,9 @@ use super::compress::Encoder;
 /// Bytes after which a reducer's output is handed on, where it may be.
 const FLUSH: usize = 1 << 20;
 
+/// Takes a full buffer and leaves it empty.
+type Flush<'f> = dyn FnMut(&mut Vec<u8>) + 'f;
+
 /// Where [`crate::app::App::reduce`] writes. A record is what is put until [`Output::end`]; `pair` and the like do
 /// both.
 pub struct Output<'o> {
@@ -24,7 +27,7 @@ pub struct Output<'o> {
     /// What ends a record of the input.
     separator: Option<u8>,
     /// Takes full buffers while a group is still being reduced.
-    flush: Option<&'o mut dyn FnMut(&mut Vec<u8>)>,
+    flush: Option<&'o mut Flush<'o>>,
     top: Option<Top>,
 }
 
@@ -34,7 +37,7 @@ impl<'o> Output<'o> {
     }
 
     /// Hands on full buffers, unless records must be ranked first.
-    pub(crate) fn flushing(mut self, flush: &'o mut dyn FnMut(&mut Vec<u8>)) -> Self {
+    pub(crate) fn flushing(mut self, flush: &'o mut Flush<'o>) -> Self {
         self.flush = self.top.is_none().then_some(flush);
         self.buf.reserve(FLUSH);
         self
@@ -182,7 +185,7 @@ pub(crate) enum Sink {
     /// One piece after the other: standard output, or what a test looks at.
     Stream(Box<dyn Write + Send>),
     /// A compressed file.
-    Compressed(Encoder<File>),
+    Compressed(Box<Encoder<File>>),
 }
 
 /// What is known of a part when it is complete.
@@ -234,7 +237,7 @@ struct State {
 
 enum Stream {
     Plain(Box<dyn Write + Send>),
-    Compressed(Encoder<File>),
+    Compressed(Box<Encoder<File>>),
 }
 
 struct Piece {

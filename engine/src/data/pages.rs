@@ -12,7 +12,8 @@ use std::ops::{Deref, DerefMut};
 const HUGE: usize = 2 << 20;
 
 enum Ground {
-    Mapped(memmap2::MmapMut),
+    /// Held for its end only.
+    Mapped(#[expect(dead_code, reason = "unmapped when dropped")] memmap2::MmapMut),
     Allocated(*mut u8, Layout),
 }
 

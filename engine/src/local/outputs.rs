@@ -34,7 +34,9 @@ impl Outputs {
             let file = pending.create(name)?;
             Ok(Part::new(match options.compress {
                 None => Sink::File(file),
-                Some(kind) => Sink::Compressed(Encoder::new(kind, file).map_err(Error::write("compress", name))?),
+                Some(kind) => {
+                    Sink::Compressed(Box::new(Encoder::new(kind, file).map_err(Error::write("compress", name))?))
+                }
             }))
         };
         let parts = names.iter().map(open).collect::<Result<Vec<_>, Error>>()?;

@@ -7,6 +7,7 @@ use super::VERSION;
 /// Why a segment could not be read. Each is one line: the file, the byte offset in it, what is
 /// wrong and what to do.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum Error {
     /// The source did not give the bytes asked for. The text includes the cause, which is
     /// therefore no [`source`](std::error::Error::source).
@@ -63,6 +64,7 @@ impl fmt::Display for Part {
 /// How a part of a segment differs from anything a writer makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum Fault {
     /// The range cannot hold a footer, or runs past the last possible offset.
     #[error("a range of {len} bytes cannot hold a segment")]
