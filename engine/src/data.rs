@@ -21,6 +21,7 @@ pub(crate) mod log;
 pub mod merge;
 pub mod output;
 pub(crate) mod pages;
+pub(crate) mod pieces;
 pub(crate) mod runs;
 pub(crate) mod scatter;
 pub mod segment;

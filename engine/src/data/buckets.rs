@@ -1,13 +1,13 @@
 //! An order-preserving scatter: from the first eight bytes of a key to one of many small buckets.
 //!
-//! Fitted to a sample. The sample's common leading bits are taken off, the next 16 bits pick a row, and a row that
+//! Fitted to a sample. The sample's common leading bits are taken off, the next 12 bits pick a row, and a row that
 //! the sample found dense is divided by the bits after. A bucket's keys then fit the cache and sort there. Keys that
 //! the fit did not foresee only make some bucket larger, never wrong.
 
-/// Rows, by the top bits of the adjusted prefix.
-const ROW_BITS: u32 = 16;
+/// Rows, by the top bits of the adjusted prefix: few enough for the L1 cache.
+const ROW_BITS: u32 = 12;
 /// Most bits that divide one row.
-const DIVIDE_BITS: u32 = 16;
+const DIVIDE_BITS: u32 = 18;
 
 /// The fitted map from prefixes to buckets.
 pub(crate) struct Buckets {

@@ -1,7 +1,7 @@
 //! Spilling tables and logs as sorted runs, and reducing what a merge of runs gives.
 
 use super::emit::Spill;
-use super::gather::sort_words;
+use super::gather::{second_word, sort_words};
 use super::group::Stored;
 use super::hash::{HASH_BITS, partition_of, range_start, stable_hash};
 use super::log::{Entry as LogEntry, Known, Log};
@@ -67,7 +67,10 @@ fn entries_of<S: Copy>(table: &Table<S>, part: u32, parts: u32) -> Vec<Sortable<
 }
 
 fn sortable<S>(entry: &Entry<S>) -> Sortable<'_, S> {
-    let (words, tag) = sort_words(&entry.key);
+    let (mut words, tag) = sort_words(&entry.key);
+    if entry.key.is_long() {
+        words[1] = second_word(bytes_of(entry));
+    }
     ((words, (tag & 0xff) as u8), entry)
 }
 
@@ -77,21 +80,23 @@ fn bytes_of<S>(entry: &Entry<S>) -> &[u8] {
     if entry.key.is_long() { unsafe { entry.key.long() } } else { &[] }
 }
 
-/// A log's blocks to scatter.
-pub(crate) struct LogBlock<'l>(pub(crate) &'l [LogEntry]);
+/// Neighbouring blocks of logs, to scatter.
+struct LogBlocks<'l>(Vec<&'l [LogEntry]>);
 
-impl Scan for LogBlock<'_> {
+impl Scan for LogBlocks<'_> {
     type Item = LogEntry;
     fn part(&self) -> usize {
         0
     }
     fn scan(&self, mut visit: impl FnMut(LogEntry)) {
-        self.0.iter().for_each(|e| visit(*e));
+        for block in &self.0 {
+            block.iter().for_each(|e| visit(*e));
+        }
     }
 }
 
 /// Entries in a bucket of a sorting job.
-const LOG_EACH: usize = 256;
+const LOG_EACH: usize = 384;
 
 /// Scatters the entries of logs, in order, into buckets by their prefixes, and sorts nothing yet.
 pub(crate) fn scatter_logs(
@@ -104,8 +109,34 @@ pub(crate) fn scatter_logs(
     let blocks: Vec<&[LogEntry]> = logs.iter().flat_map(|l| l.blocks()).collect();
     let sample: Vec<u64> = blocks.iter().flat_map(|b| b.iter().step_by(step)).map(Prefixed::prefix).collect();
     let fitted = super::buckets::Buckets::fit(&sample, n, LOG_EACH);
-    let scans: Vec<LogBlock<'_>> = blocks.into_iter().map(LogBlock).collect();
+    // A histogram for each thread, not for each block.
+    let share = blocks.len().div_ceil(exec.threads()).max(1);
+    let scans: Vec<LogBlocks<'_>> = blocks.chunks(share).map(|b| LogBlocks(b.to_vec())).collect();
     (scatter(exec, &scans, 1, fitted.count(), |e| fitted.of(e.prefix())), fitted)
+}
+
+/// Where each part of scattered entries begins, and the end. Sorts the buckets that hold a border.
+pub(crate) fn cut_at(
+    scattered: &mut super::scatter::Scattered<LogEntry>,
+    fitted: &super::buckets::Buckets,
+    splitters: &[Vec<u8>],
+    known: &Known,
+) -> Vec<usize> {
+    use super::sort::{Prefixed, prefix_of, sort};
+    // SAFETY: the log and its input are alive.
+    let key = |e: &LogEntry| -> *const [u8] { unsafe { known.key(e) } };
+    let mut cuts = vec![0];
+    for splitter in splitters {
+        let (start, entries) = scattered.bucket(fitted.of(prefix_of(splitter)));
+        sort(entries, &key);
+        // Sorting left prefixes that only this very sort understands.
+        // SAFETY: as above.
+        entries.iter_mut().for_each(|e| e.set_prefix(prefix_of(unsafe { known.key(e) })));
+        // SAFETY: as above.
+        cuts.push(start + entries.partition_point(|e| unsafe { known.key(e) } < splitter.as_slice()));
+    }
+    cuts.push(scattered.items().len());
+    cuts
 }
 
 /// Writes a log as a run: sorted, in the parts that `splitters` divide.
@@ -119,7 +150,8 @@ pub(crate) fn spill_log(
 ) -> Result<(), Error> {
     let mut run = runs.create(order)?;
     let (mut scattered, _) = scatter_logs(exec, &[log]);
-    for mut group in scattered.groups(1 << 16) {
+    let cuts = scattered.part_starts();
+    for mut group in scattered.groups(&cuts, 1 << 16) {
         // SAFETY: the log and its input are alive.
         let key = |e: &LogEntry| -> *const [u8] { unsafe { known.key(e) } };
         group.each_bucket(|bucket| super::sort::sort(bucket, &key));

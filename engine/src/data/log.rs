@@ -124,10 +124,15 @@ impl Known {
         {
             use std::arch::x86_64::*;
             let start = std::ptr::without_provenance::<i8>((entry.place >> SHAPE_BITS) as usize);
-            let len = self.0.get((entry.place & COPIED) as usize).map_or(64, |s| s.value_len.clamp(1, 256));
-            for at in (0..len).step_by(64).chain([len - 1]) {
-                // SAFETY: a prefetch never faults.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at)) };
+            let last = self.0.get((entry.place & COPIED) as usize).map_or(64, |s| s.value_len.saturating_sub(1));
+            // SAFETY: a prefetch never faults.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(start);
+                if last >= 64 {
+                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(64));
+                }
+                // The hardware's own prefetcher takes over in long records.
+                _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(last.min(255)));
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -158,7 +163,8 @@ unsafe fn copied<'a>(start: *const u8) -> (&'a [u8], &'a [u8]) {
 /// The entries of one span of input, in order.
 #[derive(Default)]
 pub(crate) struct Log {
-    blocks: Vec<(Pages<Entry>, usize)>,
+    /// All full but the last.
+    blocks: Vec<Pages<Entry>>,
     arena: Arena,
     len: usize,
 }
@@ -175,28 +181,21 @@ impl Log {
 
     /// The entries, a block at a time.
     pub(crate) fn blocks(&self) -> impl Iterator<Item = &[Entry]> {
-        // SAFETY: the first `n` entries of a block are written.
-        self.blocks.iter().map(|(block, n)| unsafe { block[..*n].assume_init_ref() })
+        let filled = |i: usize| (self.len - i * BLOCK).min(BLOCK);
+        // SAFETY: entries are written in order, `len` in all.
+        self.blocks.iter().enumerate().map(move |(i, block)| unsafe { block[..filled(i)].assume_init_ref() })
     }
 
     #[inline(always)]
     fn push(&mut self, entry: Entry) {
-        match self.blocks.last_mut() {
-            Some((block, n)) if *n < BLOCK => {
-                block[*n].write(entry);
-                *n += 1;
-            }
-            _ => self.push_block(entry),
+        let at = self.len % BLOCK;
+        if at == 0 {
+            self.blocks.push(Pages::zeroed(BLOCK));
+        }
+        if let Some(block) = self.blocks.last_mut() {
+            block[at].write(entry);
         }
         self.len += 1;
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn push_block(&mut self, entry: Entry) {
-        let mut block = Pages::zeroed(BLOCK);
-        block[0].write(entry);
-        self.blocks.push((block, 1));
     }
 
     /// Copies a pair into the arena, but for a value that stays where it is.

@@ -196,6 +196,29 @@ pub struct PartSummary {
     pub crc32c: u32,
 }
 
+/// Buffers to use again: a fresh one of a megabyte costs as much in page faults as filling it.
+#[derive(Default)]
+pub(crate) struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Spare {
+    /// More are let go. There is one a thread in use, and a few wait for their turn to be written.
+    const MOST: usize = 64;
+    /// Larger ones are let go, so that one large record does not stay in memory.
+    const LARGEST: usize = 8 << 20;
+
+    pub(crate) fn get(&self) -> Vec<u8> {
+        lock(&self.0).pop().unwrap_or_default()
+    }
+
+    pub(crate) fn put(&self, mut buffer: Vec<u8>) {
+        let mut all = lock(&self.0);
+        if all.len() < Self::MOST && buffer.capacity() <= Self::LARGEST {
+            buffer.clear();
+            all.push(buffer);
+        }
+    }
+}
+
 /// A part under construction. Pieces are numbered from 0 and may be submitted in any order.
 pub(crate) struct Part {
     file: Option<File>,
@@ -231,8 +254,8 @@ impl Part {
         Self { file, state: Mutex::new(State { stream, next: 0, early: BTreeMap::new(), written }) }
     }
 
-    /// Hands in a whole piece.
-    pub(crate) fn submit(&self, number: usize, bytes: Vec<u8>, records: u64) -> io::Result<()> {
+    /// Hands in a whole piece. `spare` takes buffers that are done with.
+    pub(crate) fn submit(&self, number: usize, bytes: Vec<u8>, records: u64, spare: &Spare) -> io::Result<()> {
         let crc = crc32c::crc32c(&bytes);
         let mut state = lock(&self.state);
         state.early.insert(number, Piece { bytes, records, crc });
@@ -253,6 +276,7 @@ impl Part {
                 }
                 None => state.write(&piece.bytes)?,
             }
+            spare.put(piece.bytes);
         }
     }
 

@@ -1,6 +1,5 @@
 //! Moves items into buckets on all threads, stably: a histogram per scan, then every item straight to its place.
 
-use std::ops::Range;
 use std::sync::Mutex;
 
 use super::output::lock;
@@ -25,18 +24,15 @@ pub(crate) struct Scattered<T> {
     buckets: usize,
 }
 
-/// A run of whole buckets of one part.
+/// A run of neighbouring items of one part.
 pub(crate) struct Group<'s, T> {
     pub(crate) part: usize,
-    /// First bucket.
-    pub(crate) first: usize,
     pub(crate) items: &'s mut [T],
-    /// Where each of its buckets ends among all items; the first begins at `base`.
-    ends: &'s [usize],
-    base: usize,
+    /// Where its buckets end among `items`.
+    ends: Vec<usize>,
 }
 
-/// Scatters the items of all scans. `bucket` gives a number below `buckets`.
+/// Scatters the items of all scans, fewer than 2^32. `bucket` gives a number below `buckets`.
 pub(crate) fn scatter<S: Scan>(
     exec: &dyn Exec,
     scans: &[S],
@@ -44,24 +40,24 @@ pub(crate) fn scatter<S: Scan>(
     buckets: usize,
     bucket: impl Fn(&S::Item) -> usize + Sync,
 ) -> Scattered<S::Item> {
-    let counts: Vec<Mutex<Vec<usize>>> = scans.iter().map(|_| Mutex::default()).collect();
+    let counts: Vec<Mutex<Vec<u32>>> = scans.iter().map(|_| Mutex::default()).collect();
     in_order(exec, scans.len(), &|i| {
-        let mut count = vec![0usize; buckets];
+        let mut count = vec![0u32; buckets];
         scans[i].scan(|item| count[bucket(&item)] += 1);
         *lock(&counts[i]) = count;
     });
-    let mut counts: Vec<Vec<usize>> = counts.into_iter().map(|c| std::mem::take(&mut *lock(&c))).collect();
+    let mut counts: Vec<Vec<u32>> = counts.into_iter().map(|c| std::mem::take(&mut *lock(&c))).collect();
     let starts = places(scans, &mut counts, parts, buckets);
     let items = Pages::<S::Item>::zeroed(starts.last().copied().unwrap_or(0));
-    let counts: Vec<Mutex<Vec<usize>>> = counts.into_iter().map(Mutex::new).collect();
+    let counts: Vec<Mutex<Vec<u32>>> = counts.into_iter().map(Mutex::new).collect();
     let target = &items;
     in_order(exec, scans.len(), &|i| {
         let mut place = lock(&counts[i]);
         scans[i].scan(|item| {
             let at = &mut place[bucket(&item)];
-            assert!(*at < target.len(), "a scan gives the same items twice");
+            assert!((*at as usize) < target.len(), "a scan gives the same items twice");
             // SAFETY: within the items, and every scan has places of its own.
-            unsafe { target.as_ptr().add(*at).write(item) };
+            unsafe { target.as_ptr().add(*at as usize).write(item) };
             *at += 1;
         });
     });
@@ -69,77 +65,76 @@ pub(crate) fn scatter<S: Scan>(
 }
 
 /// Turns the counts of each scan into the places where its items go.
-fn places<S: Scan>(scans: &[S], counts: &mut [Vec<usize>], parts: usize, buckets: usize) -> Vec<usize> {
+fn places<S: Scan>(scans: &[S], counts: &mut [Vec<u32>], parts: usize, buckets: usize) -> Vec<usize> {
     let mut of_part = vec![Vec::new(); parts];
     for (i, scan) in scans.iter().enumerate() {
         of_part[scan.part()].push(i);
     }
     let mut starts = Vec::with_capacity(parts * buckets + 1);
-    let mut at = 0;
+    let mut at = 0u32;
     for scans in &of_part {
         for bucket in 0..buckets {
-            starts.push(at);
+            starts.push(at as usize);
             for i in scans {
                 at += std::mem::replace(&mut counts[*i][bucket], at);
             }
         }
     }
-    starts.push(at);
+    starts.push(at as usize);
     starts
 }
 
 impl<T: Copy> Scattered<T> {
-    pub(crate) fn len(&self) -> usize {
-        self.items.len()
+    /// Where each part begins, and the end.
+    pub(crate) fn part_starts(&self) -> Vec<usize> {
+        self.starts.iter().copied().step_by(self.buckets).collect()
     }
 
-    /// Divides each part's buckets into groups of about `each` items, at least one a part.
-    pub(crate) fn groups(&mut self, each: usize) -> Vec<Group<'_, T>> {
-        let parts = (self.starts.len() - 1) / self.buckets;
-        let ranges: Vec<(usize, Range<usize>)> =
-            (0..parts).flat_map(|p| self.cut(p, each).into_iter().map(move |r| (p, r))).collect();
+    pub(crate) fn items(&self) -> &[T] {
         // SAFETY: `scatter` wrote every item.
+        unsafe { self.items.assume_init_ref() }
+    }
+
+    /// The items of a bucket of the first part, and where they begin.
+    pub(crate) fn bucket(&mut self, bucket: usize) -> (usize, &mut [T]) {
+        let (from, to) = (self.starts[bucket], self.starts[bucket + 1]);
+        // SAFETY: as above.
+        (from, unsafe { self.items[from..to].assume_init_mut() })
+    }
+
+    /// Divides each part, of items `cuts[part]..cuts[part + 1]`, into groups of about `each` items that end with a
+    /// bucket or the part.
+    pub(crate) fn groups(&mut self, cuts: &[usize], each: usize) -> Vec<Group<'_, T>> {
+        // SAFETY: as above.
         let mut rest = unsafe { self.items.assume_init_mut() };
-        let mut base = 0;
-        let mut groups = Vec::with_capacity(ranges.len());
-        for (part, range) in ranges {
-            let ends = &self.starts[range.start + 1..=range.end];
-            let end = ends.last().copied().unwrap_or(base);
-            let (items, others) = rest.split_at_mut(end - base);
-            rest = others;
-            groups.push(Group { part, first: range.start - part * self.buckets, items, ends, base });
-            base = end;
+        let mut groups = Vec::new();
+        for (part, ends) in cuts.windows(2).enumerate() {
+            let (mut from, end) = (ends[0], ends[1]);
+            let mut next = self.starts.partition_point(|s| *s <= from);
+            while from < end {
+                let last = next + self.starts[next..].partition_point(|s| *s < from + each);
+                let to = self.starts.get(last).map_or(end, |s| (*s).min(end));
+                let (items, others) = rest.split_at_mut(to - from);
+                rest = others;
+                let within = self.starts[next..].iter().take_while(|s| **s < to).map(|s| s - from);
+                let ends: Vec<usize> = within.chain([to - from]).collect();
+                next += self.starts[next..].partition_point(|s| *s <= to);
+                groups.push(Group { part, items, ends });
+                from = to;
+            }
         }
         groups
-    }
-
-    fn cut(&self, part: usize, each: usize) -> Vec<Range<usize>> {
-        let (first, end) = (part * self.buckets, (part + 1) * self.buckets);
-        let mut ranges = Vec::new();
-        let mut from = first;
-        while from < end {
-            let want = self.starts[from] + each;
-            let to = from + self.starts[from + 1..=end].partition_point(|s| *s < want) + 1;
-            let to = to.min(end);
-            ranges.push(from..to);
-            from = to;
-        }
-        ranges
     }
 }
 
 impl<T> Group<'_, T> {
-    /// Buckets in this group.
-    pub(crate) fn buckets(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Calls `f` with the items of each bucket.
+    /// Calls `f` with the items of each bucket that has any.
     pub(crate) fn each_bucket(&mut self, mut f: impl FnMut(&mut [T])) {
-        let mut from = self.base;
-        for end in self.ends {
-            let items = &mut self.items[from - self.base..end - self.base];
-            f(items);
+        let mut from = 0;
+        for end in &self.ends {
+            if from < *end {
+                f(&mut self.items[from..*end]);
+            }
             from = *end;
         }
     }
@@ -171,11 +166,12 @@ mod tests {
             Numbers(1, (0..50).map(|i| (i % 5) << 8 | 2).collect()),
         ];
         let mut scattered = scatter(&exec, &scans, 3, 7, |n| (n >> 8) as usize);
-        assert_eq!(scattered.len(), 180);
+        assert_eq!(scattered.items().len(), 180);
+        let cuts = scattered.part_starts();
+        assert_eq!(cuts, [0, 30, 180, 180]);
         let mut got = vec![Vec::new(); 3];
-        for mut group in scattered.groups(20) {
+        for mut group in scattered.groups(&cuts, 20) {
             let part = group.part;
-            assert!(group.buckets() > 0);
             group.each_bucket(|bucket| {
                 assert!(bucket.iter().all(|n| n >> 8 == bucket[0] >> 8));
                 got[part].extend_from_slice(bucket);

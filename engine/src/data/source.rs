@@ -30,6 +30,8 @@ const SMALL: u64 = 256 << 10;
 const UNIT_FILES: usize = 256;
 /// A record of a stream may be this long, in bytes. A bound on memory.
 const LONGEST_RECORD: usize = 1 << 30;
+/// The kernel maps up to this much of a file at one touch, in bytes.
+const HUGE_PAGE: usize = 2 << 20;
 /// Buffers that a decompressing thread may be ahead.
 const AHEAD: usize = 3;
 
@@ -211,7 +213,8 @@ impl Sources {
             result?;
         }
         if self.release && !self.pin {
-            mapped.release(start as usize..end as usize);
+            // Looking for this chunk's first record has touched the page before it, and with it as much as a huge page.
+            mapped.release((start as usize).saturating_sub(HUGE_PAGE)..end as usize);
         }
         Ok(end - start)
     }

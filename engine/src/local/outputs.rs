@@ -1,0 +1,107 @@
+//! Where the parts of a job go: files in a folder that is published at the end, or one stream.
+
+use std::sync::Mutex;
+
+use super::Run;
+use crate::app::App;
+use crate::data::commit::{Manifest, PartEntry, Pending, part_name};
+use crate::data::compress::Encoder;
+use crate::data::output::{Part, PartSummary, Sink, Spare, lock};
+use crate::error::Error;
+use crate::job::{Options, Report, Target};
+
+/// Where parts go.
+pub(super) struct Outputs {
+    pending: Option<Pending>,
+    parts: Vec<Part>,
+    names: Vec<String>,
+    /// On a stream, the number of the first piece of each part.
+    firsts: Mutex<Vec<usize>>,
+}
+
+impl Outputs {
+    pub(super) fn open(target: Target, parts: u32, options: &Options) -> Result<Self, Error> {
+        let (path, overwrite) = match target {
+            Target::Writer(sink) => {
+                let parts = vec![Part::new(Sink::Stream(sink))];
+                return Ok(Self { pending: None, parts, names: Vec::new(), firsts: Mutex::default() });
+            }
+            Target::Folder { path, overwrite } => (path, overwrite),
+        };
+        let pending = Pending::begin(&path, overwrite)?;
+        let names: Vec<String> = (0..parts as usize).map(|n| part_name(n, options.compress)).collect();
+        let open = |name: &String| {
+            let file = pending.create(name)?;
+            Ok(Part::new(match options.compress {
+                None => Sink::File(file),
+                Some(kind) => Sink::Compressed(Encoder::new(kind, file).map_err(Error::write("compress", name))?),
+            }))
+        };
+        let parts = names.iter().map(open).collect::<Result<Vec<_>, Error>>()?;
+        Ok(Self { pending: Some(pending), parts, names, firsts: Mutex::default() })
+    }
+
+    pub(super) fn is_stream(&self) -> bool {
+        self.pending.is_none()
+    }
+
+    /// Says how many pieces each part will have; returns the number of each part's first among all.
+    pub(super) fn expect(&self, pieces: &[usize]) -> Vec<usize> {
+        let firsts = pieces.iter().scan(0, |next, n| {
+            *next += n;
+            Some(*next - n)
+        });
+        let firsts: Vec<usize> = firsts.collect();
+        *lock(&self.firsts) = firsts.clone();
+        firsts
+    }
+
+    /// Hands in a whole piece of a part.
+    pub(super) fn submit(
+        &self,
+        part: usize,
+        piece: usize,
+        bytes: Vec<u8>,
+        records: u64,
+        spare: &Spare,
+    ) -> Result<(), Error> {
+        if self.is_stream() {
+            let first = lock(&self.firsts)[part];
+            return self.parts[0].submit(first + piece, bytes, records, spare).map_err(Error::Stdout);
+        }
+        self.parts[part].submit(piece, bytes, records, spare).map_err(|e| self.write_error(part, e))
+    }
+
+    pub(super) fn append(&self, part: usize, bytes: &[u8]) -> Result<(), Error> {
+        if self.is_stream() {
+            return self.parts[0].append(bytes).map_err(Error::Stdout);
+        }
+        self.parts[part].append(bytes).map_err(|e| self.write_error(part, e))
+    }
+
+    pub(super) fn count(&self, part: usize, records: u64) {
+        self.parts[if self.is_stream() { 0 } else { part }].count(records);
+    }
+
+    fn write_error(&self, part: usize, e: std::io::Error) -> Error {
+        let folder = self.pending.as_ref().map(|p| p.target()).unwrap_or_default();
+        Error::write("write", folder.join(&self.names[part]))(e)
+    }
+
+    pub(super) fn finish(&mut self, sync: bool) -> Result<Vec<PartSummary>, Error> {
+        let finish = |(n, part): (usize, &Part)| {
+            part.finish(sync).map_err(|e| if self.is_stream() { Error::Stdout(e) } else { self.write_error(n, e) })
+        };
+        self.parts.iter().enumerate().map(finish).collect()
+    }
+
+    pub(super) fn publish<A: App>(self, app: &str, run: &Run<'_, A>, report: &Report) -> Result<(), Error> {
+        let Some(pending) = self.pending else { return Ok(()) };
+        for (name, bytes) in run.extra_files()? {
+            pending.write(&name, &bytes, run.options.sync)?;
+        }
+        let parts = self.names.into_iter().zip(&report.parts);
+        let parts = parts.map(|(name, summary)| PartEntry { name, summary: *summary }).collect();
+        pending.publish(&Manifest::new(app, parts, report.counters.clone(), report.bad_records), run.options.sync)
+    }
+}
