@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::program::{COUNTS, Folder, ended, folder, many_words, terminal};
+use crate::program::{COUNTS, Folder, Running, ended, folder, many_words, terminal};
 
 #[test]
 fn inputs_are_files_folders_globs_and_standard_input() {
@@ -36,7 +37,9 @@ fn inputs_are_files_folders_globs_and_standard_input() {
 fn a_terminal_is_no_input_unasked() {
     let f = folder();
     let (person, program) = terminal();
-    let ended = ended(f.gristmill("run wordcount").stdin(program).output().unwrap());
+    let mut command = f.gristmill("run wordcount");
+    let child = command.stdin(program).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let ended = Running::adopt(child).wait_unfed();
     drop(person);
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.err.contains("no INPUT, and standard input is a terminal"), "{ended:?}");

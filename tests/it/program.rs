@@ -145,17 +145,15 @@ impl Running {
 
     /// Waits for its end while its standard input stays open.
     pub(crate) fn wait_unfed(mut self) -> Ended {
-        let mut pipes = (self.child.stdout.take(), self.child.stderr.take());
-        let err = std::thread::spawn(move || read(pipes.1.take()));
-        let out = read(pipes.0.take());
-        let child = &mut self.child;
+        let (out, err) = (self.child.stdout.take(), self.child.stderr.take());
+        let (out, err) = (std::thread::spawn(|| read(out)), std::thread::spawn(|| read(err)));
         let mut status = None;
         until("the program to end", || {
-            status = child.try_wait().unwrap();
+            status = self.child.try_wait().unwrap();
             status.is_some()
         });
         let code = status.and_then(|s| s.code().or_else(|| s.signal().map(|n| -n)));
-        Ended { code, out, err: err.join().unwrap() }
+        Ended { code, out: out.join().unwrap(), err: err.join().unwrap() }
     }
 }
 

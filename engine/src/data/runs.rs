@@ -71,31 +71,35 @@ impl Runs {
         Ok(RunWriter { runs: self, order, name, segment, partition: 0, at: 0, segments: Vec::new() })
     }
 
-    /// Merges neighbouring runs until one merge can read those that are left. Calls `pass` before each.
+    /// Merges neighbouring runs until one merge can read those that are left.
     pub(crate) fn reduce_to_fan_in(&self) -> Result<(), Error> {
         loop {
             let mut runs = std::mem::take(&mut *lock(&self.all));
             runs.sort_by_key(|r| r.order);
-            if runs.len() <= FAN_IN {
+            let mut excess = runs.len().saturating_sub(FAN_IN);
+            if excess == 0 {
                 *lock(&self.all) = runs;
                 return Ok(());
             }
-            let mut rest = runs.as_slice();
-            while !rest.is_empty() {
-                // As few as it takes, so that most data is not copied once more.
-                let excess = rest.len() + lock(&self.all).len() - FAN_IN.min(rest.len() + lock(&self.all).len());
-                let (some, others) = rest.split_at((excess + 1).clamp(1, FAN_IN).min(rest.len()));
-                rest = others;
-                let mut writer = self.create(some[0].order)?;
-                for partition in 0..self.partitions {
-                    let mut merge = self.merge_of(some, partition)?;
-                    while merge.advance()? {
-                        writer.push(partition, merge.key(), merge.value())?;
-                    }
-                }
-                writer.finish()?;
+            // As few as it takes, so that most data is not copied once more.
+            while excess > 0 && runs.len() > 1 {
+                let some: Vec<Run> = runs.drain(..FAN_IN.min(excess + 1).min(runs.len())).collect();
+                self.merge_into_one(&some)?;
+                excess -= some.len() - 1;
+            }
+            lock(&self.all).extend(runs);
+        }
+    }
+
+    fn merge_into_one(&self, some: &[Run]) -> Result<(), Error> {
+        let mut writer = self.create(some[0].order)?;
+        for partition in 0..self.partitions {
+            let mut merge = self.merge_of(some, partition)?;
+            while merge.advance()? {
+                writer.push(partition, merge.key(), merge.value())?;
             }
         }
+        writer.finish()
     }
 
     /// All records of a partition, in order. Call [`Runs::reduce_to_fan_in`] first.
@@ -153,5 +157,37 @@ impl RunWriter<'_> {
         let run = Run { order: self.order, file: Arc::new(file), name: self.name, segments: self.segments };
         lock(&self.runs.all).push(run);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_runs_are_merged_in_the_order_of_the_input() {
+        let all = 3 * FAN_IN as u64 + 5;
+        let runs = Runs::new(std::env::temp_dir(), 2);
+        // Written in another order than that of the input, as threads do.
+        for n in (0..all).rev() {
+            let mut writer = runs.create((n, 0)).unwrap();
+            writer.push(0, b"everywhere", &n.to_be_bytes()).unwrap();
+            writer.push(1, n.to_string().as_bytes(), b"").unwrap();
+            writer.finish().unwrap();
+        }
+        runs.reduce_to_fan_in().unwrap();
+        assert_eq!(lock(&runs.all).len(), FAN_IN);
+        let mut merge = runs.merge(0).unwrap();
+        for n in 0..all {
+            assert!(merge.advance().unwrap());
+            assert_eq!((merge.key(), merge.value()), (&b"everywhere"[..], &n.to_be_bytes()[..]));
+        }
+        assert!(!merge.advance().unwrap());
+        let mut keys = 0;
+        let mut merge = runs.merge(1).unwrap();
+        while merge.advance().unwrap() {
+            keys += 1;
+        }
+        assert_eq!(keys, all);
     }
 }
