@@ -5,6 +5,9 @@
 
 pub mod app;
 pub mod apps;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 pub mod data;
 pub mod error;
 pub mod exec;

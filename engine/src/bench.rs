@@ -1,0 +1,170 @@
+//! Doors for the workspace's benches to the hot paths inside of the engine, behind the feature `bench`.
+//!
+//! Each does one stretch of a job's way on bytes in memory, with the code that a job runs, and returns a number that
+//! depends on all of the work. Files, memory budgets and spilling are left out. No part of the interface: it changes
+//! with the engine.
+
+use std::marker::PhantomData;
+
+use crate::app::{App, Chunk, Format, Output, Shuffle};
+use crate::data::emit::{Mapper, Spill, Tally};
+use crate::data::external::{reduce_entries, scatter_logs};
+use crate::data::gather::{Gather, reduce_group, scatter_tables};
+use crate::data::group::{Fold, Group, Stored};
+use crate::data::hash::{partition_of, stable_hash};
+use crate::data::log::{Known, Log, LogEmitter, Shapes};
+use crate::data::scatter::Scattered;
+use crate::data::sort::sort;
+use crate::data::table::{Slots, Table};
+use crate::data::words::Isa;
+use crate::error::Error;
+use crate::exec::Exec;
+use crate::value::Stable;
+
+/// Bytes of a chunk, as a job has them unless told otherwise.
+const CHUNK: usize = 1 << 20;
+/// Memory for the lists of a grouping table: address space, taken as it is used.
+const LISTS: usize = 1 << 30;
+/// Keys that are reduced in one go.
+const PIECE: usize = 1 << 14;
+
+/// The ranges of the chunks of `size` bytes of an input, as a job cuts it.
+fn cuts(format: Format, input: &[u8], size: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let starts = (0..input.len()).step_by(size);
+    starts.map(move |start| format.cut(input, start, start.saturating_add(size))).filter(|r| !r.is_empty())
+}
+
+/// Cuts `input` into chunks of about `size` bytes and returns how many there are.
+pub fn cut(format: Format, input: &[u8], size: usize) -> usize {
+    cuts(format, input, size).count()
+}
+
+/// The sum of the partitions of all keys.
+pub fn partition(keys: &[&[u8]], partitions: u32) -> u64 {
+    keys.iter().map(|key| u64::from(partition_of(stable_hash(key), partitions))).sum()
+}
+
+/// Tables that a folding or grouping app filled.
+pub struct Tables<'j, A: App>(Kind<'j, A>);
+
+enum Kind<'j, A: App> {
+    Fold(Vec<Mapper<'j, A, Fold<'j, A>>>),
+    Group(Vec<Mapper<'j, A, Group<'j, A>>>),
+}
+
+impl<'j, A: App> Tables<'j, A> {
+    /// Maps lines with `isa` into a table of its own for each of `inputs`.
+    pub fn map(app: &'j A, inputs: &[&[u8]], isa: Isa) -> Self {
+        match A::SHUFFLE {
+            Shuffle::Fold => Self(Kind::Fold(map(app, inputs, isa, || Fold(app)))),
+            Shuffle::Group | Shuffle::Sort => Self(Kind::Group(map(app, inputs, isa, || Group::new(app, LISTS)))),
+        }
+    }
+
+    /// Keys in the tables, and what the app counted.
+    pub fn found(&self) -> u64 {
+        match &self.0 {
+            Kind::Fold(mappers) => mappers.iter().map(found).sum(),
+            Kind::Group(mappers) => mappers.iter().map(found).sum(),
+        }
+    }
+
+    /// Gathers, sorts and reduces all keys into `parts`; the bytes of output.
+    pub fn reduce(&self, app: &A, exec: &dyn Exec, parts: usize) -> u64 {
+        match &self.0 {
+            Kind::Fold(mappers) => reduce(app, exec, mappers, parts),
+            Kind::Group(mappers) => reduce(app, exec, mappers, parts),
+        }
+    }
+}
+
+/// A table that is never full.
+struct Never;
+
+impl<M: Slots> Spill<M> for Never {
+    fn spill(&mut self, _: &Table<M::Slot>, _: &M) -> Result<(), Error> {
+        Err(Error::Usage("a bench with more data than a table takes".into()))
+    }
+}
+
+fn map<'j, A: App, M: Slots<Value = Stored<A>> + 'j>(
+    app: &'j A,
+    inputs: &[&[u8]],
+    isa: Isa,
+    slots: impl Fn() -> M,
+) -> Vec<Mapper<'j, A, M>> {
+    let map_one = |(number, input): (usize, &&[u8])| {
+        let mut mapper = Mapper::new(app, slots(), isa, usize::MAX / 4, Box::new(Never));
+        for range in cuts(Format::Lines, input, CHUNK) {
+            mapper.done = range.start as f64 / input.len() as f64;
+            let chunk = Chunk::new_with(&input[range.clone()], Format::Lines, number as u32, "", isa);
+            mapper.map(&chunk.at(range.start as u64), Stable::NONE);
+        }
+        assert!(mapper.error.is_none(), "{:?}", mapper.error);
+        mapper
+    };
+    inputs.iter().enumerate().map(map_one).collect()
+}
+
+fn found<A: App, M: Slots<Value = Stored<A>>>(mapper: &Mapper<'_, A, M>) -> u64 {
+    mapper.table.used as u64 + mapper.tally.counters.iter().map(|(_, n)| n).sum::<u64>()
+}
+
+fn reduce<A: App, M: Gather<A> + Send>(app: &A, exec: &dyn Exec, mappers: &[Mapper<'_, A, M>], parts: usize) -> u64 {
+    let slots: Vec<&M> = mappers.iter().map(|m| &m.slots).collect();
+    let scattered = scatter_tables(exec, mappers, parts);
+    each_group(scattered, PIECE, |group, out| reduce_group(app, group, &slots, out))
+}
+
+/// Reduces the groups of all parts one after the other; the bytes of output.
+fn each_group<T: Copy>(
+    mut scattered: Scattered<T>,
+    each: usize,
+    reduce: impl Fn(&mut crate::data::scatter::Group<'_, T>, &mut Output<'_>),
+) -> u64 {
+    let cuts = scattered.part_starts();
+    let mut out = Output::new(&[], Some(b'\n'), None);
+    let mut bytes = 0;
+    for mut group in scattered.groups(&cuts, each) {
+        reduce(&mut group, &mut out);
+        bytes += out.buf.len() as u64;
+        out.buf.clear();
+    }
+    bytes
+}
+
+/// The log of a sorting app: references into its input.
+pub struct Logged<'i> {
+    log: Log,
+    known: Known,
+    input: PhantomData<&'i [u8]>,
+}
+
+impl<'i> Logged<'i> {
+    /// Maps all of `input` into a log.
+    pub fn map<A: App>(app: &A, format: Format, input: &'i [u8]) -> Self {
+        let (mut log, mut tally, shapes) = (Log::default(), Tally::default(), Shapes::default());
+        for range in cuts(format, input, CHUNK) {
+            let chunk = Chunk::new(&input[range.clone()], format, 0, "").at(range.start as u64);
+            app.map(&chunk, &mut LogEmitter::new(&mut log, &mut tally, &shapes, &chunk, Stable::of(input)));
+        }
+        Self { log, known: shapes.known(), input: PhantomData }
+    }
+
+    /// References in the log.
+    pub fn found(&self) -> u64 {
+        self.log.len() as u64
+    }
+
+    /// Scatters and sorts the references and reduces what they refer to; the bytes of output.
+    pub fn reduce<A: App>(&self, app: &A, exec: &dyn Exec) -> u64 {
+        let (scattered, _) = scatter_logs(exec, &[&self.log]);
+        // SAFETY: log and input are alive: `self` has the one and borrows the other.
+        let key = |e: &_| -> *const [u8] { unsafe { self.known.key(e) } };
+        each_group(scattered, PIECE, |group, out| {
+            group.each_bucket(|bucket| sort(bucket, &key));
+            out.buf.reserve(self.known.size_of(group.items));
+            reduce_entries(app, group.items, &self.known, out);
+        })
+    }
+}
