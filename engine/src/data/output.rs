@@ -243,7 +243,6 @@ enum Stream {
 struct Piece {
     bytes: Vec<u8>,
     records: u64,
-    crc: u32,
 }
 
 impl Part {
@@ -259,16 +258,15 @@ impl Part {
 
     /// Hands in a whole piece. `spare` takes buffers that are done with.
     pub(crate) fn submit(&self, number: usize, bytes: Vec<u8>, records: u64, spare: &Spare) -> io::Result<()> {
-        let crc = crc32c::crc32c(&bytes);
         let mut state = lock(&self.state);
-        state.early.insert(number, Piece { bytes, records, crc });
+        state.early.insert(number, Piece { bytes, records });
         loop {
             let next = state.next;
             let Some(piece) = state.early.remove(&next) else { return Ok(()) };
             let at = state.written.bytes;
             state.written.records += piece.records;
             state.written.bytes += piece.bytes.len() as u64;
-            state.written.crc32c = crc32c::crc32c_combine(state.written.crc32c, piece.crc, piece.bytes.len());
+            state.written.crc32c = crc32c::crc32c_append(state.written.crc32c, &piece.bytes);
             state.next += 1;
             match &self.file {
                 // At its own offset: others need not wait.

@@ -1,0 +1,11 @@
+//! Whole jobs against a plain oracle in memory that shares no code with the engine's data plane.
+//!
+//! `world` makes files and runs jobs over them, `naive` is the oracle, `apps` are the apps that jobs run; `jobs` draws
+//! random inputs and ways to run. `GRISTMILL_CASES` multiplies the number of random cases.
+
+#![allow(missing_docs)]
+
+mod apps;
+mod jobs;
+mod naive;
+mod world;
