@@ -10,3 +10,4 @@ mod outputs;
 mod program;
 mod signals;
 mod telling;
+mod tidy;

@@ -1,0 +1,57 @@
+//! Rules that hold over the whole tree: every file says what it owns, the engine has no clock, files stay small.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(found.len() > 1, "{folder} has sources");
+    found
+}
+
+#[test]
+fn every_file_says_what_it_owns() {
+    for folder in ["src", "engine", "benches", "tests", "examples"] {
+        for (path, text) in sources(folder) {
+            assert!(text.starts_with("//!"), "{} does not open with //!", path.display());
+        }
+    }
+}
+
+#[test]
+fn files_stay_small() {
+    for folder in ["src", "engine", "benches", "tests", "examples"] {
+        for (path, text) in sources(folder) {
+            let lines = text.lines().count();
+            assert!(lines <= 600, "{} has {lines} lines; divide it", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_engine_has_no_clock_and_one_adapter_of_threads() {
+    for (path, text) in sources("engine/src") {
+        // Its test measures that a silent pipe does not hold a job; the code itself reads no clock.
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for banned in ["Instant::now", "SystemTime::now", "println!", "eprintln!"] {
+            assert!(!text.contains(banned), "{} uses {banned}", path.display());
+        }
+        assert!(!text.contains("rayon::") || path.ends_with("exec.rs"), "{} names rayon", path.display());
+    }
+}
