@@ -195,17 +195,14 @@ pub enum Keys {
     Made,
     /// Copied, with this many bytes put before them.
     Padded(usize),
-    /// Each record under this many keys.
-    Many(u32),
 }
 
 impl Keys {
     fn each(self, key: &[u8], mut f: impl FnMut(&[u8])) {
         match self {
             Self::Within => f(key),
-            Self::Made => f(&key.to_vec()),
+            Self::Made => f(&[key, b""].concat()),
             Self::Padded(n) => f(&[&vec![b'k'; n], key].concat()),
-            Self::Many(n) => (0..n).for_each(|i| f(&[&i.wrapping_mul(0x9e37_79b1).to_be_bytes(), key].concat())),
         }
     }
 }
@@ -259,8 +256,11 @@ fn listed<K: Kind>(key: &[u8], shown: Vec<Vec<u8>>) -> Vec<u8> {
     [key, b"=", &K::reduce(shown), b"\n"].concat()
 }
 
+/// A key and the bytes that it comes to.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// What a [`Listing`] must come to: the bytes of each key, and how many pairs there are.
-pub fn expected<K: Kind>(app: &Listing<K>, records: &[Record<'_>]) -> (Vec<(Vec<u8>, Vec<u8>)>, u64) {
+pub fn expected<K: Kind>(app: &Listing<K>, records: &[Record<'_>]) -> (Vec<Pair>, u64) {
     let mut pairs = Vec::new();
     for record in records {
         let mut made = Vec::new();

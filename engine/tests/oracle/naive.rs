@@ -41,15 +41,6 @@ fn ended_by(separator: u8, bytes: &[u8]) -> (usize, usize) {
     (len, len + 1)
 }
 
-/// What ends a record of the output in this format.
-pub fn separator(format: Format) -> &'static [u8] {
-    match format {
-        Format::Lines => b"\n",
-        Format::Nul => b"\0",
-        Format::Whole | Format::Fixed(_) => b"",
-    }
-}
-
 /// The part that a key belongs to: the top 56 bits of its hash, in equal ranges.
 pub fn part_of(key: &[u8], parts: u32) -> usize {
     let hash = u128::from(gristmill_engine::data::hash::stable_hash(key) >> 8);
@@ -72,14 +63,4 @@ pub fn grouped<V>(pairs: impl IntoIterator<Item = (Vec<u8>, V)>) -> BTreeMap<Vec
         all.entry(key).or_default().push(value);
     }
     all
-}
-
-/// The words of a text: runs of ASCII letters and digits.
-pub fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(|b| !b.is_ascii_alphanumeric()).filter(|w| !w.is_empty())
-}
-
-/// A line of key, TAB and count.
-pub fn pair(key: &[u8], n: u64) -> Vec<u8> {
-    [key, format!("\t{n}\n").as_bytes()].concat()
 }

@@ -8,7 +8,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use gristmill_engine::app::{App, Format};
-use gristmill_engine::apps;
 use gristmill_engine::data::commit::{Manifest, open_part};
 use gristmill_engine::data::compress::Compression;
 use gristmill_engine::data::input::{self, Input};
@@ -68,12 +67,6 @@ impl Shape {
     pub fn parts(n: u32) -> Self {
         Self { reducers: Some(n), format: Format::Lines, compress: None, skip: 0 }
     }
-    pub fn skipping(self, skip: u64) -> Self {
-        Self { skip, ..self }
-    }
-    pub fn of(self, format: Format) -> Self {
-        Self { format, ..self }
-    }
 }
 
 /// A job's outcome: its report, the manifest, every part's content, and every file of the folder as it is.
@@ -121,15 +114,6 @@ impl World {
 
     pub fn inputs(&self) -> Vec<Input> {
         input::list(&self.specs).unwrap()
-    }
-
-    /// The names of the inputs, as apps see them.
-    pub fn names(&self) -> Vec<String> {
-        self.inputs().iter().map(|i| i.name().into_owned()).collect()
-    }
-
-    pub fn path(&self) -> &Path {
-        self.dir.path()
     }
 
     pub fn options(&self, shape: Shape, run: Run) -> Options {
@@ -201,12 +185,6 @@ impl Write for Sink {
 pub fn pool(threads: usize) -> &'static dyn Exec {
     static POOLS: [OnceLock<Threads>; 8] = [const { OnceLock::new() }; 8];
     POOLS[threads - 1].get_or_init(|| Threads::new(threads).unwrap())
-}
-
-/// A built-in app with flags as on a command line.
-pub fn builtin(arguments: &[&str]) -> Result<Box<dyn Job>, clap::Error> {
-    let entry = apps::all().into_iter().find(|e| e.name() == arguments[0]).expect("an app of that name");
-    entry.job(&entry.command().try_get_matches_from(arguments)?)
 }
 
 fn parts(folder: &Path) -> Vec<Vec<u8>> {
