@@ -2,7 +2,7 @@
 //!
 //! Version 1, fixed for ever: the same key goes to the same part in every process and release. A multiply-and-fold
 //! of 16-byte blocks, in the manner of wyhash's `mum`; it is quick, not secret. A table under attack by chosen keys
-//! takes a random [`Seed`] instead and asks for the stable hash again only to partition.
+//! takes a random `Seed` instead and asks for the stable hash again only to partition.
 
 /// Version of the stable hash. It stands in manifests; a change of the function changes it.
 pub const HASH_VERSION: u32 = 1;

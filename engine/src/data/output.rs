@@ -1,8 +1,8 @@
-//! What reducers write into ([`Output`]), and parts made of pieces that are finished out of order ([`Part`]).
+//! What reducers write into ([`Output`]), and parts made of pieces that are finished out of order (`Part`).
 //!
 //! Pieces of one part are reduced by several threads at once. A piece is written as soon as those before it have
 //! been; until then it waits in memory. Bytes therefore do not depend on threads. Where output goes is the business
-//! of [`Sink`]; committing a folder of parts is that of `commit`.
+//! of `Sink`; committing a folder of parts is that of `commit`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
