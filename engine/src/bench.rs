@@ -8,14 +8,16 @@ use std::marker::PhantomData;
 
 use crate::app::{App, Chunk, Format, Output, Shuffle};
 use crate::data::emit::{Mapper, Spill, Tally};
-use crate::data::external::{reduce_entries, scatter_logs};
+use crate::data::external::reduce_entries;
 use crate::data::gather::{Gather, reduce_group, scatter_tables};
 use crate::data::group::{Fold, Group, Stored};
 use crate::data::hash::{partition_of, stable_hash};
-use crate::data::log::{Known, Log, LogEmitter, Shapes};
+use crate::data::log::{Entry, Known, Log, LogEmitter, Shapes};
+use crate::data::ranges::Ranges;
 use crate::data::scatter::Scattered;
-use crate::data::sort::sort;
+use crate::data::sort::Sorter;
 use crate::data::table::{Slots, Table};
+use crate::data::tasks::Division;
 use crate::data::words::Isa;
 use crate::error::Error;
 use crate::exec::Exec;
@@ -122,10 +124,9 @@ fn each_group<T: Copy>(
     each: usize,
     reduce: impl Fn(&mut crate::data::scatter::Group<'_, T>, &mut Output<'_>),
 ) -> u64 {
-    let cuts = scattered.part_starts();
     let mut out = Output::new(&[], Some(b'\n'), None);
     let mut bytes = 0;
-    for mut group in scattered.groups(&cuts, each) {
+    for mut group in scattered.groups(each) {
         reduce(&mut group, &mut out);
         bytes += out.buf.len() as u64;
         out.buf.clear();
@@ -133,38 +134,55 @@ fn each_group<T: Copy>(
     bytes
 }
 
+/// Entries in a range of a log.
+const RANGE: usize = 1 << 12;
+
 /// The log of a sorting app: references into its input.
 pub struct Logged<'i> {
     log: Log,
+    ranges: Ranges,
     known: Known,
     input: PhantomData<&'i [u8]>,
 }
 
 impl<'i> Logged<'i> {
-    /// Maps all of `input` into a log.
+    /// Maps all of `input` into a log of ranges that were fitted to it.
     pub fn map<A: App>(app: &A, format: Format, input: &'i [u8]) -> Self {
-        let (mut log, mut tally, shapes) = (Log::default(), Tally::default(), Shapes::default());
+        let one = Self::in_ranges(app, format, input, Ranges::one());
+        // SAFETY: log and input are alive.
+        let keys = one.log.entries().step_by(64).map(|e| unsafe { one.known.key(e) }.to_vec());
+        let mut sample: Vec<Vec<u8>> = keys.collect();
+        sample.sort_unstable();
+        Self::in_ranges(app, format, input, Ranges::fit(&sample, one.found() as usize, RANGE))
+    }
+
+    fn in_ranges<A: App>(app: &A, format: Format, input: &'i [u8], ranges: Ranges) -> Self {
+        let (mut log, mut tally, shapes) = (Log::new(&ranges), Tally::default(), Shapes::default());
         for range in cuts(format, input, CHUNK) {
             let chunk = Chunk::new(&input[range.clone()], format, 0, "").at(range.start as u64);
-            app.map(&chunk, &mut LogEmitter::new(&mut log, &mut tally, &shapes, &chunk, Stable::of(input)));
+            app.map(&chunk, &mut LogEmitter::new(&mut log, &mut tally, &ranges, &shapes, &chunk, Stable::of(input)));
         }
-        Self { log, known: shapes.known(), input: PhantomData }
+        Self { log, ranges, known: shapes.known(), input: PhantomData }
     }
 
     /// References in the log.
     pub fn found(&self) -> u64 {
-        self.log.len() as u64
+        self.log.entries().count() as u64
     }
 
-    /// Scatters and sorts the references and reduces what they refer to; the bytes of output.
+    /// Sorts the references range by range and reduces what they refer to; the bytes of output.
     pub fn reduce<A: App>(&self, app: &A, exec: &dyn Exec) -> u64 {
-        let (scattered, _) = scatter_logs(exec, &[&self.log]);
+        let division = Division::new(exec, std::iter::once(&self.log));
         // SAFETY: log and input are alive: `self` has the one and borrows the other.
-        let key = |e: &_| -> *const [u8] { unsafe { self.known.key(e) } };
-        each_group(scattered, PIECE, |group, out| {
-            group.each_bucket(|bucket| sort(bucket, &key));
-            out.buf.reserve(self.known.size_of(group.items));
-            reduce_entries(app, group.items, &self.known, out);
-        })
+        let key = |e: &Entry| -> *const [u8] { unsafe { self.known.key(e) } };
+        let (mut sorter, mut out) = (Sorter::default(), Output::new(&[], Some(b'\n'), None));
+        let mut bytes = 0;
+        for task in division.tasks(&self.ranges, &[]) {
+            let sorted = sorter.sort(&task.blocks, &key, task.skip);
+            reduce_entries(app, sorted, &self.known, &mut out);
+            bytes += out.buf.len() as u64;
+            out.buf.clear();
+        }
+        bytes
     }
 }

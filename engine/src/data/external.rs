@@ -7,12 +7,12 @@ use super::hash::{HASH_BITS, partition_of, range_start, stable_hash};
 use super::log::{Entry as LogEntry, Known, Log};
 use super::merge::Cursor;
 use super::output::Output;
+use super::ranges::Ranges;
 use super::runs::{Order, Runs};
-use super::scatter::{Scan, scatter};
+use super::sort::Sorter;
 use super::table::{Entry, INLINE, Slots, Table};
 use crate::app::{App, Values};
 use crate::error::Error;
-use crate::exec::Exec;
 use crate::value::Value;
 
 /// Spills the tables of one span.
@@ -80,98 +80,32 @@ fn bytes_of<S>(entry: &Entry<S>) -> &[u8] {
     if entry.key.is_long() { unsafe { entry.key.long() } } else { &[] }
 }
 
-/// Neighbouring blocks of logs, to scatter.
-struct LogBlocks<'l>(Vec<&'l [LogEntry]>);
-
-impl Scan for LogBlocks<'_> {
-    type Item = LogEntry;
-    fn part(&self) -> usize {
-        0
-    }
-    fn scan(&self, mut visit: impl FnMut(LogEntry)) {
-        for block in &self.0 {
-            block.iter().for_each(|e| visit(*e));
-        }
-    }
-}
-
-/// Entries in a bucket of a sorting job.
-const LOG_EACH: usize = 384;
-
-/// Scatters the entries of logs, in order, into buckets by their prefixes, and sorts nothing yet.
-pub(crate) fn scatter_logs(
-    exec: &dyn Exec,
-    logs: &[&Log],
-) -> (super::scatter::Scattered<LogEntry>, super::buckets::Buckets) {
-    use super::sort::Prefixed;
-    let n: usize = logs.iter().map(|l| l.len()).sum();
-    let step = (n >> 16).max(1);
-    let blocks: Vec<&[LogEntry]> = logs.iter().flat_map(|l| l.blocks()).collect();
-    let sample: Vec<u64> = blocks.iter().flat_map(|b| b.iter().step_by(step)).map(Prefixed::prefix).collect();
-    let fitted = super::buckets::Buckets::fit(&sample, n, LOG_EACH);
-    // A histogram for each thread, not for each block.
-    let share = blocks.len().div_ceil(exec.threads()).max(1);
-    let scans: Vec<LogBlocks<'_>> = blocks.chunks(share).map(|b| LogBlocks(b.to_vec())).collect();
-    (scatter(exec, &scans, 1, fitted.count(), |e| fitted.of(e.prefix())), fitted)
-}
-
-/// Where each part of scattered entries begins, and the end. Sorts the buckets that hold a border.
-pub(crate) fn cut_at(
-    scattered: &mut super::scatter::Scattered<LogEntry>,
-    fitted: &super::buckets::Buckets,
-    splitters: &[Vec<u8>],
-    known: &Known,
-) -> Vec<usize> {
-    use super::sort::{Prefixed, prefix_of, sort};
-    // SAFETY: the log and its input are alive.
-    let key = |e: &LogEntry| -> *const [u8] { unsafe { known.key(e) } };
-    let mut cuts = vec![0];
-    for splitter in splitters {
-        let (start, entries) = scattered.bucket(fitted.of(prefix_of(splitter)));
-        sort(entries, &key);
-        // Sorting left prefixes that only this very sort understands.
-        // SAFETY: as above.
-        entries.iter_mut().for_each(|e| e.set_prefix(prefix_of(unsafe { known.key(e) })));
-        // SAFETY: as above.
-        cuts.push(start + entries.partition_point(|e| unsafe { known.key(e) } < splitter.as_slice()));
-    }
-    cuts.push(scattered.items().len());
-    cuts
-}
-
 /// Writes a log as a run: sorted, in the parts that `splitters` divide.
 pub(crate) fn spill_log(
-    exec: &dyn Exec,
     log: &Log,
+    ranges: &Ranges,
     known: &Known,
     splitters: &[Vec<u8>],
     runs: &Runs,
     order: Order,
 ) -> Result<(), Error> {
     let mut run = runs.create(order)?;
-    let (mut scattered, _) = scatter_logs(exec, &[log]);
-    let cuts = scattered.part_starts();
-    for mut group in scattered.groups(&cuts, 1 << 16) {
-        // SAFETY: the log and its input are alive.
-        let key = |e: &LogEntry| -> *const [u8] { unsafe { known.key(e) } };
-        group.each_bucket(|bucket| super::sort::sort(bucket, &key));
-        for (i, entry) in group.items.iter().enumerate() {
-            known.prefetch(&group.items[(i + AHEAD).min(group.items.len() - 1)]);
+    let mut sorter = Sorter::default();
+    // SAFETY: the log and its input are alive.
+    let key = |e: &LogEntry| -> *const [u8] { unsafe { known.key(e) } };
+    let mut part = 0;
+    for (range, blocks) in log.ranges().iter().enumerate() {
+        let sorted = sorter.sort(blocks, &key, ranges.skip(range));
+        for (i, entry) in sorted.iter().enumerate() {
+            known.prefetch(sorted, i);
             // SAFETY: as above.
             let (key, value) = unsafe { known.pair(entry) };
-            run.push(part_of(splitters, key), key, value)?;
+            // A splitter is the first key of its part.
+            part += splitters[part..].iter().take_while(|s| s.as_slice() <= key).count();
+            run.push(part as u32, key, value)?;
         }
     }
     run.finish()
-}
-
-/// How far ahead of its use a record is asked for.
-pub(crate) const AHEAD: usize = 24;
-
-/// The part of a key among those that `splitters` divide: how many of them are not above it.
-#[inline]
-pub(crate) fn part_of(splitters: &[Vec<u8>], key: &[u8]) -> u32 {
-    splitters.partition_point(|s| s.as_slice() <= key) as u32
 }
 
 /// The values of one key as a merge gives them.
@@ -284,7 +218,7 @@ impl<V: Value> Values<V> for EntryValues<'_> {
         if self.at == self.end {
             return None;
         }
-        self.known.prefetch(&self.entries[(self.at + AHEAD).min(self.entries.len() - 1)]);
+        self.known.prefetch(self.entries, self.at);
         // SAFETY: the log and its input are alive.
         let (_, value) = unsafe { self.known.pair(&self.entries[self.at]) };
         self.at += 1;

@@ -2,8 +2,9 @@
 //!
 //! An entry is the key's first eight bytes, the address of the value (or key, where the value is empty) and the
 //! number of a shape: where the key lies relative to it, and both lengths. Records of one file have few shapes. Pairs
-//! that do not lie in the input, or whose shape is one too many, are copied into the arena. Sorting moves entries
-//! only; records are touched when they are written.
+//! that do not lie in the input, or whose shape is one too many, are copied into the arena. Entries are kept apart by
+//! the range of their key (`ranges`), so that each range can be sorted by itself, in the cache, without a pass that moves
+//! all entries first. Sorting moves entries only; records are touched when they are written.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -14,15 +15,23 @@ use super::chunk::Chunk;
 use super::emit::Tally;
 use super::output::lock;
 use super::pages::Pages;
-use super::sort::{Prefixed, prefix_of};
+use super::ranges::Ranges;
+use super::sort::Prefixed;
 use crate::app::Emit;
 use crate::value::{Stable, Value};
 
-/// Entries in a block of the log.
-const BLOCK: usize = 1 << 17;
+/// Entries in a block, all of one range: 4 KiB.
+const BLOCK: u32 = 1 << 8;
+/// Entries in the pages that blocks are cut from: one huge page.
+const PAGE: u32 = 1 << 17;
+/// By so much each block is turned against the one before, in entries: one cache line. Ranges fill at about the same
+/// speed; unturned, all would write to the same few sets of the cache.
+const TURN: u32 = 4;
 /// Shape of pairs in the arena.
 const COPIED: u64 = 0xffff;
 const SHAPE_BITS: u32 = 16;
+/// How far ahead of its use the rest of a record is asked for, in entries; its start, twice as far.
+const AHEAD: usize = 16;
 /// Shapes that a thread remembers, by a hash of theirs.
 const REMEMBERED: usize = 256;
 
@@ -109,34 +118,33 @@ impl Known {
         }
     }
 
-    /// Bytes of all the values, for those that were not copied.
-    pub(crate) fn size_of(&self, entries: &[Entry]) -> usize {
-        entries
-            .iter()
-            .map(|e| self.0.get((e.place & COPIED) as usize).map_or(64, |s| s.key_len.max(s.value_len) + 1))
-            .sum()
-    }
-
-    /// Asks for the bytes of an entry that will be read soon.
+    /// Asks for the bytes of entries that will be read soon: of one the first, which may take a walk through page
+    /// tables, and of one that is nearer the rest.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, entry: &Entry) {
+    pub(crate) fn prefetch(&self, entries: &[Entry], at: usize) {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::x86_64::*;
-            let start = std::ptr::without_provenance::<i8>((entry.place >> SHAPE_BITS) as usize);
-            let last = self.0.get((entry.place & COPIED) as usize).map_or(64, |s| s.value_len.saturating_sub(1));
+            let start = |e: &Entry| std::ptr::without_provenance::<i8>((e.place >> SHAPE_BITS) as usize);
             // SAFETY: a prefetch never faults.
             unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(start);
-                if last >= 64 {
-                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(64));
+                if let Some(far) = entries.get(at + 2 * AHEAD) {
+                    _mm_prefetch::<_MM_HINT_T0>(start(far));
                 }
-                // The hardware's own prefetcher takes over in long records.
-                _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(last.min(255)));
+                if let Some(near) = entries.get(at + AHEAD) {
+                    let start = start(near);
+                    let shape = self.0.get((near.place & COPIED) as usize);
+                    let last = shape.map_or(64, |s| s.value_len.saturating_sub(1));
+                    if last >= 64 {
+                        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(64));
+                    }
+                    // The hardware's own prefetcher takes over in long records.
+                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(last.min(255)));
+                }
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = entry;
+        let _ = (entries, at);
     }
 }
 
@@ -160,48 +168,93 @@ unsafe fn copied<'a>(start: *const u8) -> (&'a [u8], &'a [u8]) {
     }
 }
 
-/// The entries of one span of input, in order.
-#[derive(Default)]
+/// The place within its page of an entry by its number.
+#[inline(always)]
+fn turned(number: u32) -> usize {
+    let turn = number / BLOCK * TURN;
+    (number % PAGE / BLOCK * BLOCK + number.wrapping_add(turn) % BLOCK) as usize
+}
+
+/// The entries of one span of input: by range, and in order within each.
 pub(crate) struct Log {
-    /// All full but the last.
-    blocks: Vec<Pages<Entry>>,
+    pages: Vec<Pages<Entry>>,
+    /// The range of each block. Blocks are numbered through all pages.
+    owners: Vec<u32>,
+    /// For each range the number of its next entry, counted through all blocks; at the start of a block when there is
+    /// no room for it yet.
+    next: Vec<u32>,
     arena: Arena,
-    len: usize,
 }
 
 impl Log {
-    pub(crate) fn len(&self) -> usize {
-        self.len
+    /// A log with room for nothing yet.
+    pub(crate) fn new(ranges: &Ranges) -> Self {
+        Self { pages: Vec::new(), owners: Vec::new(), next: vec![0; ranges.count()], arena: Arena::default() }
     }
 
     /// Bytes of memory, without the input that entries refer to.
     pub(crate) fn bytes(&self) -> usize {
-        self.blocks.len() * BLOCK * size_of::<Entry>() + self.arena.bytes()
+        self.pages.len() * PAGE as usize * size_of::<Entry>() + self.arena.bytes()
     }
 
-    /// The entries, a block at a time.
-    pub(crate) fn blocks(&self) -> impl Iterator<Item = &[Entry]> {
-        let filled = |i: usize| (self.len - i * BLOCK).min(BLOCK);
-        // SAFETY: entries are written in order, `len` in all.
-        self.blocks.iter().enumerate().map(move |(i, block)| unsafe { block[..filled(i)].assume_init_ref() })
+    /// The blocks of each range, in order.
+    pub(crate) fn ranges(&self) -> Vec<Vec<&[Entry]>> {
+        let mut ranges = vec![Vec::new(); self.next.len()];
+        let mut last = vec![0; self.next.len()];
+        for (number, owner) in self.owners.iter().enumerate() {
+            last[*owner as usize] = number;
+        }
+        for (number, owner) in self.owners.iter().enumerate() {
+            let range = *owner as usize;
+            let open = self.next[range] % BLOCK;
+            let filled = if number == last[range] && open > 0 { open } else { BLOCK } as usize;
+            let first = number * BLOCK as usize;
+            let block = &self.pages[first / PAGE as usize][first % PAGE as usize..][..BLOCK as usize];
+            let (end, start) = block.split_at(turned(first as u32) % BLOCK as usize);
+            let n = filled.min(start.len());
+            // SAFETY: a block is filled from where it starts, and all blocks of a range but the last are full.
+            let filled = [&start[..n], &end[..filled - n]].map(|part| unsafe { part.assume_init_ref() });
+            ranges[range].extend(filled.into_iter().filter(|part| !part.is_empty()));
+        }
+        ranges
+    }
+
+    /// All entries, range by range.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.ranges().into_iter().flatten().flatten()
     }
 
     #[inline(always)]
-    fn push(&mut self, entry: Entry) {
-        let at = self.len % BLOCK;
-        if at == 0 {
-            self.blocks.push(Pages::zeroed(BLOCK));
+    fn push(&mut self, range: usize, entry: Entry) {
+        let next = &mut self.next[range];
+        if next.is_multiple_of(BLOCK) {
+            *next = Self::block(&mut self.pages, &mut self.owners, range);
         }
-        if let Some(block) = self.blocks.last_mut() {
-            block[at].write(entry);
+        // SAFETY: `block` made pages for all entries of the block that `next` is in.
+        unsafe {
+            let page = self.pages.get_unchecked((*next / PAGE) as usize);
+            page.as_ptr().add(turned(*next)).write(entry);
         }
-        self.len += 1;
+        *next += 1;
+    }
+
+    /// A new block for a range: the number of its first entry.
+    #[cold]
+    #[inline(never)]
+    fn block(pages: &mut Vec<Pages<Entry>>, owners: &mut Vec<u32>, range: usize) -> u32 {
+        // A job spills before a log has 2^32 entries: see `MOST_IN_MEMORY`.
+        let first = owners.len() as u32 * BLOCK;
+        if first.is_multiple_of(PAGE) {
+            pages.push(Pages::zeroed(PAGE as usize));
+        }
+        owners.push(range as u32);
+        first
     }
 
     /// Copies a pair into the arena, but for a value that stays where it is.
     #[cold]
     #[inline(never)]
-    fn copy(&mut self, key: &[u8], value: &[u8], value_stays: bool) {
+    fn copy(&mut self, (prefix, range): (u64, usize), key: &[u8], value: &[u8], value_stays: bool) {
         let value_len = if value_stays { 0 } else { value.len() };
         let start = self.arena.room(size_of::<Head>() + key.len() + value_len);
         let address = if value_stays { value.as_ptr().expose_provenance() } else { 0 };
@@ -213,7 +266,7 @@ impl Log {
             std::ptr::copy_nonoverlapping(value.as_ptr(), at.add(key.len()), value_len);
         }
         let place = (start.expose_provenance() as u64) << SHAPE_BITS | COPIED;
-        self.push(Entry { prefix: prefix_of(key), place });
+        self.push(range, Entry { prefix, place });
     }
 }
 
@@ -221,6 +274,7 @@ impl Log {
 pub(crate) struct LogEmitter<'e, 'c> {
     log: &'e mut Log,
     tally: &'e mut Tally,
+    ranges: &'e Ranges,
     shapes: &'e Shapes,
     chunk: &'e Chunk<'c>,
     stable: Stable,
@@ -233,13 +287,14 @@ impl<'e, 'c> LogEmitter<'e, 'c> {
     pub(crate) fn new(
         log: &'e mut Log,
         tally: &'e mut Tally,
+        ranges: &'e Ranges,
         shapes: &'e Shapes,
         chunk: &'e Chunk<'c>,
         stable: Stable,
     ) -> Self {
         let none = (Shape { key_at: isize::MIN, key_len: 0, value_len: 0 }, COPIED);
         let remembered = Box::new([none; REMEMBERED]);
-        Self { log, tally, shapes, chunk, stable, last: none, remembered, encoded: Vec::new() }
+        Self { log, tally, ranges, shapes, chunk, stable, last: none, remembered, encoded: Vec::new() }
     }
 
     #[inline(always)]
@@ -265,12 +320,13 @@ impl<V: Value> Emit<V> for LogEmitter<'_, '_> {
     #[inline(always)]
     fn emit(&mut self, key: &[u8], value: V::Ref<'_>) {
         self.tally.emitted += 1;
+        let (prefix, range) = self.ranges.of(key);
         let place = V::place(value);
         if size_of::<V::Stored>() == 0 && self.stable.holds(key) {
             let n = self.number(Shape { key_at: 0, key_len: key.len(), value_len: 0 });
             if n != COPIED {
                 let place = (key.as_ptr().expose_provenance() as u64) << SHAPE_BITS | n;
-                return self.log.push(Entry { prefix: prefix_of(key), place });
+                return self.log.push(range, Entry { prefix, place });
             }
         }
         if let Some(value) = place {
@@ -280,15 +336,15 @@ impl<V: Value> Emit<V> for LogEmitter<'_, '_> {
                 let n = self.number(Shape { key_at, key_len: key.len(), value_len: value.len() });
                 if n != COPIED {
                     let place = (value.as_ptr().expose_provenance() as u64) << SHAPE_BITS | n;
-                    return self.log.push(Entry { prefix: prefix_of(key), place });
+                    return self.log.push(range, Entry { prefix, place });
                 }
             }
-            return self.log.copy(key, value, stays);
+            return self.log.copy((prefix, range), key, value, stays);
         }
         let mut encoded = std::mem::take(&mut self.encoded);
         encoded.clear();
         V::encode(value, &mut encoded);
-        self.log.copy(key, &encoded, false);
+        self.log.copy((prefix, range), key, &encoded, false);
         self.encoded = encoded;
     }
 
@@ -310,7 +366,8 @@ mod tests {
     fn pairs_come_back_wherever_they_lie() {
         let input = b"key0value0 key1v1 k key2".to_vec();
         let chunk = Chunk::new(&input, Format::Lines, 0, "");
-        let (mut log, mut tally, shapes) = (Log::default(), Tally::default(), Shapes::default());
+        let ranges = Ranges::one();
+        let (mut log, mut tally, shapes) = (Log::new(&ranges), Tally::default(), Shapes::default());
         let elsewhere = b"elsewhere".to_vec();
         let pairs: Vec<(&[u8], &[u8])> = vec![
             (&input[0..4], &input[4..10]),
@@ -320,7 +377,7 @@ mod tests {
             (b"", b""),
             (&input[20..24], b""),
         ];
-        let mut emitter = LogEmitter::new(&mut log, &mut tally, &shapes, &chunk, Stable::of(&input));
+        let mut emitter = LogEmitter::new(&mut log, &mut tally, &ranges, &shapes, &chunk, Stable::of(&input));
         for (key, value) in &pairs {
             Emit::<Bytes>::emit(&mut emitter, key, value);
         }
@@ -328,18 +385,19 @@ mod tests {
         Emit::<u32>::emit(&mut emitter, b"number", 258);
         let known = shapes.known();
         // SAFETY: everything is alive.
-        let got: Vec<_> = log.blocks().flatten().map(|e| unsafe { known.pair(e) }).collect();
+        let got: Vec<_> = log.entries().map(|e| unsafe { known.pair(e) }).collect();
         let want = [&pairs[..], &[(b"key2", b""), (b"number", &[2, 1, 0, 0])]].concat();
         assert_eq!(got, want);
-        assert_eq!((log.len(), tally.emitted), (8, 8));
+        assert_eq!(tally.emitted, 8);
     }
 
     #[test]
     fn more_shapes_than_numbers() {
         let input = vec![b'x'; 400];
         let chunk = Chunk::new(&input, Format::Lines, 0, "");
-        let (mut log, mut tally, shapes) = (Log::default(), Tally::default(), Shapes::default());
-        let mut emitter = LogEmitter::new(&mut log, &mut tally, &shapes, &chunk, Stable::of(&input));
+        let ranges = Ranges::one();
+        let (mut log, mut tally, shapes) = (Log::new(&ranges), Tally::default(), Shapes::default());
+        let mut emitter = LogEmitter::new(&mut log, &mut tally, &ranges, &shapes, &chunk, Stable::of(&input));
         let mut lengths = Vec::new();
         for key in 0..280 {
             for value in 0..280 {
@@ -349,7 +407,7 @@ mod tests {
         }
         let known = shapes.known();
         // SAFETY: everything is alive.
-        let got = log.blocks().flatten().map(|e| unsafe { known.pair(e) }).map(|(k, v)| (k.len(), v.len()));
+        let got = log.entries().map(|e| unsafe { known.pair(e) }).map(|(k, v)| (k.len(), v.len()));
         assert!(got.eq(lengths));
     }
 }

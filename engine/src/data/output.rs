@@ -4,16 +4,22 @@
 //! been; until then it waits in memory. Bytes therefore do not depend on threads. Where output goes is the business
 //! of `Sink`; committing a folder of parts is that of `commit`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
+
+use rustix::fs::{FallocateFlags, fallocate};
 
 use super::compress::Encoder;
 
-/// Bytes after which a reducer's output is handed on, where it may be.
-const FLUSH: usize = 1 << 20;
+/// Bytes after which a reducer's output is handed on, where it may be: so much is written while it is in the cache.
+const FLUSH: usize = 512 << 10;
+/// A part of a file that is this long gets room ahead of its writes, in bytes.
+const ROOM_FROM: u64 = 1 << 20;
+/// Most room that is made ahead, in bytes.
+const MOST_ROOM: u64 = 16 << 20;
 
 /// Takes a full buffer and leaves it empty.
 type Flush<'f> = dyn FnMut(&mut Vec<u8>) + 'f;
@@ -49,17 +55,24 @@ impl<'o> Output<'o> {
         if self.buf.capacity() - self.buf.len() < bytes.len() {
             self.full(bytes.len());
         }
-        self.buf.extend_from_slice(bytes);
+        // SAFETY: there is room for as many bytes, which no slice of ours holds.
+        unsafe {
+            let at = self.buf.len();
+            copy(bytes.as_ptr(), self.buf.as_mut_ptr().add(at), bytes.len());
+            self.buf.set_len(at + bytes.len());
+        }
     }
 
     #[cold]
     #[inline(never)]
     fn full(&mut self, n: usize) {
         match &mut self.flush {
-            Some(flush) if self.buf.len() >= FLUSH / 2 => flush(&mut self.buf),
-            _ => {}
+            Some(flush) if self.buf.len() >= FLUSH / 2 => {
+                flush(&mut self.buf);
+                self.buf.reserve(n.max(FLUSH));
+            }
+            _ => self.buf.reserve(n),
         }
-        self.buf.reserve(n);
     }
 
     /// Appends a number in decimal.
@@ -131,6 +144,28 @@ impl<'o> Output<'o> {
     /// The best records kept, best first, and the number of records.
     pub(crate) fn into_ranked(self) -> Vec<Ranked> {
         self.top.map_or(Vec::new(), |t| t.best)
+    }
+}
+
+/// Copies bytes, without a call where they are few: 16 at a time, the last of which may overlap those before.
+///
+/// # Safety
+/// As for [`std::ptr::copy_nonoverlapping`].
+#[inline(always)]
+unsafe fn copy(from: *const u8, to: *mut u8, n: usize) {
+    type Word = [u8; 16];
+    // SAFETY: every word lies within the `n` bytes.
+    unsafe {
+        if !(size_of::<Word>()..=8 * size_of::<Word>()).contains(&n) {
+            return std::ptr::copy_nonoverlapping(from, to, n);
+        }
+        let mut at = 0;
+        while at + size_of::<Word>() < n {
+            to.add(at).cast::<Word>().write_unaligned(from.add(at).cast::<Word>().read_unaligned());
+            at += size_of::<Word>();
+        }
+        let last = n - size_of::<Word>();
+        to.add(last).cast::<Word>().write_unaligned(from.add(last).cast::<Word>().read_unaligned());
     }
 }
 
@@ -231,8 +266,11 @@ pub(crate) struct Part {
 struct State {
     stream: Option<Stream>,
     next: usize,
+    /// Pieces that wait for those before them.
     early: BTreeMap<usize, Piece>,
     written: PartSummary,
+    /// Where the room of the file ends that was made ahead.
+    room: u64,
 }
 
 enum Stream {
@@ -240,9 +278,11 @@ enum Stream {
     Compressed(Box<Encoder<File>>),
 }
 
+#[derive(Default)]
 struct Piece {
-    bytes: Vec<u8>,
+    bytes: VecDeque<Vec<u8>>,
     records: u64,
+    whole: bool,
 }
 
 impl Part {
@@ -253,44 +293,53 @@ impl Part {
             Sink::Compressed(w) => (None, Some(Stream::Compressed(w))),
         };
         let written = PartSummary { records: 0, bytes: 0, crc32c: 0 };
-        Self { file, state: Mutex::new(State { stream, next: 0, early: BTreeMap::new(), written }) }
+        let state = State { stream, next: 0, early: BTreeMap::new(), written, room: ROOM_FROM };
+        Self { file, state: Mutex::new(state) }
     }
 
-    /// Hands in a whole piece. `spare` takes buffers that are done with.
-    pub(crate) fn submit(&self, number: usize, bytes: Vec<u8>, records: u64, spare: &Spare) -> io::Result<()> {
+    /// Hands in bytes of a piece, of which more may come: one that is whole has `records`. `spare` takes buffers that
+    /// are done with.
+    pub(crate) fn submit(&self, number: usize, bytes: Vec<u8>, records: Option<u64>, spare: &Spare) -> io::Result<()> {
         let mut state = lock(&self.state);
-        state.early.insert(number, Piece { bytes, records });
+        let piece = state.early.entry(number).or_default();
+        piece.bytes.push_back(bytes);
+        if let Some(records) = records {
+            (piece.records, piece.whole) = (records, true);
+        }
         loop {
             let next = state.next;
-            let Some(piece) = state.early.remove(&next) else { return Ok(()) };
-            let at = state.written.bytes;
-            state.written.records += piece.records;
-            state.written.bytes += piece.bytes.len() as u64;
-            state.written.crc32c = crc32c::crc32c_append(state.written.crc32c, &piece.bytes);
-            state.next += 1;
-            match &self.file {
-                // At its own offset: others need not wait.
-                Some(file) => {
-                    drop(state);
-                    file.write_all_at(&piece.bytes, at)?;
-                    state = lock(&self.state);
-                }
-                None => state.write(&piece.bytes)?,
+            let Some(piece) = state.early.get_mut(&next) else { return Ok(()) };
+            if let Some(bytes) = piece.bytes.pop_front() {
+                state = self.write(state, &bytes)?;
+                spare.put(bytes);
+            } else if piece.whole {
+                state.written.records += piece.records;
+                state.early.remove(&next);
+                state.next += 1;
+            } else {
+                return Ok(());
             }
-            spare.put(piece.bytes);
         }
     }
 
     /// Appends bytes of the piece that is next, before it is whole. For parts that one thread writes alone.
     pub(crate) fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut state = lock(&self.state);
+        self.write(lock(&self.state), bytes).map(|_| ())
+    }
+
+    /// Writes what comes next. Into a file at its own offset, so that others need not wait.
+    fn write<'p>(&'p self, mut state: MutexGuard<'p, State>, bytes: &[u8]) -> io::Result<MutexGuard<'p, State>> {
         let at = state.written.bytes;
         state.written.bytes += bytes.len() as u64;
         state.written.crc32c = crc32c::crc32c_append(state.written.crc32c, bytes);
-        match &self.file {
-            Some(file) => file.write_all_at(bytes, at),
-            None => state.write(bytes),
-        }
+        let Some(file) = &self.file else {
+            state.write(bytes)?;
+            return Ok(state);
+        };
+        state.make_room(file);
+        drop(state);
+        file.write_all_at(bytes, at)?;
+        Ok(lock(&self.state))
     }
 
     /// Counts records whose bytes were appended.
@@ -309,6 +358,10 @@ impl Part {
             Some(Stream::Compressed(w)) => Some(w.finish()?),
             None => None,
         };
+        if let Some(file) = &self.file {
+            // Gives back the room that was not used.
+            file.set_len(state.written.bytes)?;
+        }
         match file.as_ref().or(self.file.as_ref()) {
             Some(file) if sync => file.sync_all()?,
             _ => {}
@@ -325,9 +378,73 @@ impl State {
             None => Ok(()),
         }
     }
+
+    /// Asks for room ahead of the writes of a long file: into extents that are there already, ext4 and XFS write a
+    /// quarter to a third faster. A file system that cannot, or that is nearly full, writes without.
+    fn make_room(&mut self, file: &File) {
+        let end = self.written.bytes;
+        if end <= self.room {
+            return;
+        }
+        let more = (end / 4).min(MOST_ROOM);
+        self.room = match fallocate(file, FallocateFlags::KEEP_SIZE, self.room, end + more - self.room) {
+            Ok(()) => end + more,
+            Err(_) => u64::MAX,
+        };
+    }
 }
 
 /// A lock whose holder panicked guards nothing that matters: the job has failed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn pieces_are_in_order_whoever_comes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("part");
+        let part = Part::new(Sink::File(File::create(&path).unwrap()));
+        let spare = Spare::default();
+        let submit = |n, bytes: &[u8], records| part.submit(n, bytes.to_vec(), records, &spare).unwrap();
+        submit(1, b"c", None);
+        submit(0, b"a", None);
+        submit(2, b"", Some(0));
+        submit(1, b"d", Some(2));
+        submit(0, b"b", Some(3));
+        submit(3, b"e", Some(1));
+        let summary = part.finish(false).unwrap();
+        assert_eq!((summary.records, summary.bytes, summary.crc32c), (6, 5, crc32c::crc32c(b"abcde")));
+        assert_eq!(std::fs::read(&path).unwrap(), b"abcde");
+    }
+
+    #[test]
+    fn room_made_ahead_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("part");
+        let part = Part::new(Sink::File(File::create(&path).unwrap()));
+        let megabyte = vec![7; 1 << 20];
+        (0..9).for_each(|_| part.append(&megabyte).unwrap());
+        part.append(b"end").unwrap();
+        part.finish(true).unwrap();
+        let file = std::fs::metadata(&path).unwrap();
+        assert_eq!(file.len(), (9 << 20) + 3);
+        assert!(file.blocks() * 512 < (9 << 20) + (256 << 10), "{} bytes on disk", file.blocks() * 512);
+    }
+
+    #[test]
+    fn few_bytes_and_many_are_copied_alike() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(300).collect();
+        for n in 0..bytes.len() {
+            let mut out = Output::new(&[], None, None);
+            out.put(&bytes[..n]);
+            out.put(&bytes[1..][..n / 2]);
+            assert_eq!(out.buf, [&bytes[..n], &bytes[1..][..n / 2]].concat());
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Moves items into buckets on all threads, stably: a histogram per scan, then every item straight to its place.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use super::output::lock;
@@ -86,42 +87,42 @@ fn places<S: Scan>(scans: &[S], counts: &mut [Vec<u32>], parts: usize, buckets: 
 }
 
 impl<T: Copy> Scattered<T> {
-    /// Where each part begins, and the end.
-    pub(crate) fn part_starts(&self) -> Vec<usize> {
-        self.starts.iter().copied().step_by(self.buckets).collect()
-    }
-
     pub(crate) fn items(&self) -> &[T] {
         // SAFETY: `scatter` wrote every item.
         unsafe { self.items.assume_init_ref() }
     }
 
-    /// The items of a bucket of the first part, and where they begin.
-    pub(crate) fn bucket(&mut self, bucket: usize) -> (usize, &mut [T]) {
-        let (from, to) = (self.starts[bucket], self.starts[bucket + 1]);
-        // SAFETY: as above.
-        (from, unsafe { self.items[from..to].assume_init_mut() })
+    /// The items in slices of about `each` that end with a bucket, with the buckets of each. For items of one part.
+    pub(crate) fn slices(&self, each: usize) -> Vec<(Range<usize>, &[T])> {
+        let mut slices = Vec::new();
+        let (items, mut first) = (self.items(), 0);
+        while first < self.buckets {
+            let from = self.starts[first];
+            let end = self.starts.partition_point(|s| *s < from + each).clamp(first + 1, self.buckets);
+            slices.push((first..end, &items[from..self.starts[end]]));
+            first = end;
+        }
+        slices
     }
 
-    /// Divides each part, of items `cuts[part]..cuts[part + 1]`, into groups of about `each` items that end with a
-    /// bucket or the part.
-    pub(crate) fn groups(&mut self, cuts: &[usize], each: usize) -> Vec<Group<'_, T>> {
+    /// Divides each part into groups of about `each` items that end with a bucket.
+    pub(crate) fn groups(&mut self, each: usize) -> Vec<Group<'_, T>> {
         // SAFETY: as above.
         let mut rest = unsafe { self.items.assume_init_mut() };
         let mut groups = Vec::new();
-        for (part, ends) in cuts.windows(2).enumerate() {
-            let (mut from, end) = (ends[0], ends[1]);
-            let mut next = self.starts.partition_point(|s| *s <= from);
-            while from < end {
-                let last = next + self.starts[next..].partition_point(|s| *s < from + each);
-                let to = self.starts.get(last).map_or(end, |s| (*s).min(end));
-                let (items, others) = rest.split_at_mut(to - from);
+        for part in 0..self.starts.len() / self.buckets {
+            let starts = &self.starts[part * self.buckets..=(part + 1) * self.buckets];
+            let mut first = 0;
+            while first < self.buckets {
+                let from = starts[first];
+                let end = starts.partition_point(|s| *s < from + each).clamp(first + 1, self.buckets);
+                let (items, others) = rest.split_at_mut(starts[end] - from);
                 rest = others;
-                let within = self.starts[next..].iter().take_while(|s| **s < to).map(|s| s - from);
-                let ends: Vec<usize> = within.chain([to - from]).collect();
-                next += self.starts[next..].partition_point(|s| *s <= to);
-                groups.push(Group { part, items, ends });
-                from = to;
+                if !items.is_empty() {
+                    let ends = starts[first + 1..=end].iter().map(|s| s - from).collect();
+                    groups.push(Group { part, items, ends });
+                }
+                first = end;
             }
         }
         groups
@@ -168,10 +169,9 @@ mod tests {
         ];
         let mut scattered = scatter(&exec, &scans, 3, 7, |n| (n >> 8) as usize);
         assert_eq!(scattered.items().len(), 180);
-        let cuts = scattered.part_starts();
-        assert_eq!(cuts, [0, 30, 180, 180]);
+        assert_eq!([0, 7, 14, 21].map(|b| scattered.starts[b]), [0, 30, 180, 180]);
         let mut got = vec![Vec::new(); 3];
-        for mut group in scattered.groups(&cuts, 20) {
+        for mut group in scattered.groups(20) {
             let part = group.part;
             group.each_bucket(|bucket| {
                 assert!(bucket.iter().all(|n| n >> 8 == bucket[0] >> 8));

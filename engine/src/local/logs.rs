@@ -7,32 +7,44 @@ use super::outputs::Outputs;
 use super::{Run, panic_message};
 use crate::app::{App, Chunk};
 use crate::data::emit::Tally;
-use crate::data::external::{cut_at, reduce_entries, scatter_logs, spill_log};
-use crate::data::log::{Entry, Log, LogEmitter, Shapes};
+use crate::data::external::{reduce_entries, spill_log};
+use crate::data::log::{Entry, Known, Log, LogEmitter, Shapes};
 use crate::data::output::lock;
-use crate::data::sort::sort;
+use crate::data::ranges::Ranges;
+use crate::data::runs::Order;
+use crate::data::sort::Sorter;
 use crate::data::source::{Loaded, Loader};
+use crate::data::tasks::{Division, Task};
 use crate::error::Error;
-use crate::exec::{Exec, in_order};
+use crate::exec::in_order;
 use crate::job::Phase;
 use crate::value::Stable;
 
-/// Bytes of output in one piece of a part, about: a piece is made and written while it is in the cache.
-const PIECE_BYTES: usize = 256 << 10;
-/// Most entries in one piece.
-const PIECE_ENTRIES: usize = 1 << 14;
+/// Bytes of input in one range, about: its entries are sorted in the cache, and a log writes to few places at once.
+const RANGE_BYTES: u64 = 2 << 20;
+/// Most ranges. A log writes to all of them at once, and each takes 4 KiB at least.
+const MOST_RANGES: u64 = 4096;
 /// Records sampled to divide a job into parts.
 const SPLIT_SAMPLE: usize = 4096;
+/// Records sampled for each range, when there is one part only.
+const RANGE_SAMPLE: u64 = 2;
+
+/// How the keys of a job are divided.
+struct Survey {
+    ranges: Ranges,
+    /// The first keys of all parts but the first.
+    splitters: Vec<Vec<u8>>,
+}
 
 impl<A: App> Run<'_, A> {
     /// Maps all input into logs, sorts them and reduces them, in memory if they fit.
     pub(super) fn with_logs(&self, outputs: &Outputs) -> Result<(), Error> {
-        let splitters = self.splitters()?;
+        let survey = self.survey()?;
         let shapes = Shapes::default();
         let done: Mutex<Vec<(u64, Log)>> = Mutex::default();
         let exec = self.context.exec;
         exec.run(exec.threads(), &|thread| {
-            self.guarded("map", &|| "between chunks".into(), || self.map_logs(thread, &shapes, &splitters, &done));
+            self.guarded("map", &|| "between chunks".into(), || self.map_logs(thread, &shapes, &survey, &done));
         });
         self.outcome()?;
         let mut logs = std::mem::take(&mut *lock(&done));
@@ -41,7 +53,7 @@ impl<A: App> Run<'_, A> {
         if !self.runs.is_empty() {
             in_order(exec, logs.len(), &|i| {
                 self.guarded("map", &|| "spilling".into(), || {
-                    spill_log(&Alone, &logs[i].1, &known, &splitters, &self.runs, (logs[i].0, u64::MAX))
+                    self.spill_log(&logs[i].1, &survey, &known, (logs[i].0, u64::MAX))
                 });
             });
             self.outcome()?;
@@ -50,19 +62,51 @@ impl<A: App> Run<'_, A> {
             return self.reduce_runs(outputs);
         }
         self.context.observer.phase(Phase::Shuffle, 1);
-        let all: Vec<&Log> = logs.iter().map(|(_, log)| log).collect();
-        let (mut scattered, fitted) = scatter_logs(exec, &all);
-        let cuts = cut_at(&mut scattered, &fitted, &splitters, &known);
-        let sample = &scattered.items()[..scattered.items().len().min(1000)];
-        let each = PIECE_BYTES * sample.len() / known.size_of(sample).max(1);
-        let groups = scattered.groups(&cuts, each.clamp(1, PIECE_ENTRIES));
+        let division = Division::new(exec, logs.iter().map(|(_, log)| log));
+        self.reduce_tasks(division.tasks(&survey.ranges, &survey.splitters), &survey.splitters, &known, outputs)
+    }
+
+    /// Sorts and reduces tasks on all threads, each into a piece of every part that its keys may belong to.
+    fn reduce_tasks<'t>(
+        &self,
+        tasks: Vec<Task<'t>>,
+        splitters: &[Vec<u8>],
+        known: &Known,
+        outputs: &Outputs,
+    ) -> Result<(), Error> {
+        let (mut counts, mut pieces) = (vec![0; self.parts as usize], vec![0; self.parts as usize]);
+        let number = |task: Task<'t>| {
+            // Done with the last of its parts: then what it gives to those before comes early, and does not hold them up.
+            counts[*task.parts.end()] += 1;
+            let first = pieces[*task.parts.start()];
+            task.parts.clone().for_each(|part| pieces[part] += 1);
+            (first, task)
+        };
+        let tasks: Vec<(usize, Task<'t>)> = tasks.into_iter().map(number).collect();
+        outputs.expect(&pieces);
         // SAFETY: logs and input are alive.
         let key = |e: &Entry| -> *const [u8] { unsafe { known.key(e) } };
-        self.reduce_pieces(groups, outputs, |group, out| {
-            group.each_bucket(|bucket| sort(bucket, &key));
-            out.buf.reserve(known.size_of(group.items));
-            reduce_entries(self.app, group.items, &known, out);
-        })
+        let best = Mutex::default();
+        self.each_task(&counts, outputs, |i, sorter: &mut Sorter<Entry>| {
+            let (first, task) = &tasks[i];
+            let mut rest: &[Entry] = sorter.sort(&task.blocks, &key, task.skip);
+            for part in task.parts.clone() {
+                // SAFETY: as above.
+                let ours = |e: &Entry| splitters.get(part).is_none_or(|s| unsafe { known.key(e) } < s.as_slice());
+                let n = if part == *task.parts.end() { rest.len() } else { rest.partition_point(ours) };
+                let (now, later) = rest.split_at(n);
+                // Only the first part of a task has pieces of others before.
+                let piece = if part == *task.parts.start() { *first } else { 0 };
+                self.piece((part, piece), outputs, &best, |out| reduce_entries(self.app, now, known, out))?;
+                rest = later;
+            }
+            Ok(())
+        })?;
+        self.write_best(best, outputs)
+    }
+
+    fn spill_log(&self, log: &Log, survey: &Survey, known: &Known, order: Order) -> Result<(), Error> {
+        spill_log(log, &survey.ranges, known, &survey.splitters, &self.runs, order)
     }
 
     /// The work of one thread: spans of units into logs.
@@ -70,7 +114,7 @@ impl<A: App> Run<'_, A> {
         &self,
         thread: usize,
         shapes: &Shapes,
-        splitters: &[Vec<u8>],
+        survey: &Survey,
         done: &Mutex<Vec<(u64, Log)>>,
     ) -> Result<(), Error> {
         let mut loader = Loader::default();
@@ -88,18 +132,18 @@ impl<A: App> Run<'_, A> {
             }
             let (start, log) = current.get_or_insert_with(|| {
                 spills = 0;
-                (claim.unit, Log::default())
+                (claim.unit, Log::new(&survey.ranges))
             });
             self.map_unit(claim.unit, &mut loader, |loaded| {
                 let mut tally = Tally::default();
-                map_log(self.app, log, &mut tally, shapes, loaded);
+                map_log(self.app, log, &mut tally, &survey.ranges, shapes, loaded);
                 referred += loaded.chunk.bytes().len();
                 let budget = self.share().saturating_sub(held).max(self.share() / 4);
-                // Sorting takes as many entries again.
+                // Sorting a heavy range takes as many entries again.
                 if 2 * log.bytes() + referred > budget {
-                    spill_log(&Alone, log, &shapes.known(), splitters, &self.runs, (*start, spills))?;
+                    self.spill_log(log, survey, &shapes.known(), (*start, spills))?;
                     spills += 1;
-                    *log = Log::default();
+                    *log = Log::new(&survey.ranges);
                     referred = 0;
                     self.sources.release_pinned();
                 }
@@ -110,57 +154,60 @@ impl<A: App> Run<'_, A> {
         Ok(())
     }
 
-    /// Keys that divide a sample of the input evenly. The sample depends on the input alone.
-    fn splitters(&self) -> Result<Vec<Vec<u8>>, Error> {
+    /// Looks at a sample of the input. Parts depend on the input alone.
+    fn survey(&self) -> Result<Survey, Error> {
         let parts = self.parts as usize;
-        if parts == 1 {
-            return Ok(Vec::new());
-        }
-        let mut keys = Vec::new();
+        let known = self.sources.known_bytes();
+        // A log is spilled before it holds more than its share: ranges are for what it holds by then.
+        let most = (known.min(self.share() as u64) / RANGE_BYTES).min(MOST_RANGES);
+        let records = if parts > 1 { SPLIT_SAMPLE.max(16 * parts) } else { (most * RANGE_SAMPLE) as usize };
+        let mut sample = Sample::default();
         let mut size = 4 << 10;
-        while keys.is_empty() && size <= 16 << 20 {
-            keys = self.sample_keys(size)?;
+        while records > 0 && sample.keys.is_empty() && size <= 16 << 20 {
+            sample = self.sample(records, size)?;
             size *= 64;
         }
+        let mut keys = sample.keys;
         keys.sort_unstable();
-        if keys.is_empty() {
-            return Ok(vec![Vec::new(); parts - 1]);
-        }
-        Ok((1..parts).map(|i| keys[keys.len() * i / parts].clone()).collect())
+        let n = keys.len() as u64 * known / sample.bytes.max(1);
+        let ranges = if most < 2 { Ranges::one() } else { Ranges::fit(&keys, n as usize, (n / most) as usize) };
+        let splitter = |i: usize| if keys.is_empty() { Vec::new() } else { keys[keys.len() * i / parts].clone() };
+        Ok(Survey { ranges, splitters: (1..parts).map(splitter).collect() })
     }
 
     /// The keys of records here and there, looked for in pieces of `size` bytes.
-    fn sample_keys(&self, size: usize) -> Result<Vec<Vec<u8>>, Error> {
-        let (mut log, mut tally, shapes) = (Log::default(), Tally::default(), Shapes::default());
-        for (input, bytes) in self.sources.sample(SPLIT_SAMPLE.max(16 * self.parts as usize), size)? {
+    fn sample(&self, records: usize, size: usize) -> Result<Sample, Error> {
+        let ranges = Ranges::one();
+        let (mut log, mut tally, shapes) = (Log::new(&ranges), Tally::default(), Shapes::default());
+        let mut sampled = 0;
+        for (input, bytes) in self.sources.sample(records, size)? {
             let name = &self.sources.names[input as usize];
             let chunk = Chunk::new_with(&bytes, self.sources.format, input, name, self.options.isa);
             let loaded = Loaded { chunk, stable: Stable::NONE };
-            let mapped = catch_unwind(AssertUnwindSafe(|| map_log(self.app, &mut log, &mut tally, &shapes, &loaded)));
+            let mapped = catch_unwind(AssertUnwindSafe(|| {
+                map_log(self.app, &mut log, &mut tally, &ranges, &shapes, &loaded);
+            }));
             mapped.map_err(|panic| {
                 let place = format!("a sample of {name}");
                 Error::Panic { phase: "map", place, message: panic_message(&*panic) }
             })?;
+            sampled += bytes.len() as u64;
         }
         let known = shapes.known();
         // SAFETY: nothing of the samples was stable, so all is in the log.
-        Ok(log.blocks().flatten().map(|e| unsafe { known.key(e) }.to_vec()).collect())
+        let keys = log.entries().map(|e| unsafe { known.key(e) }.to_vec()).collect();
+        Ok(Sample { keys, bytes: sampled })
     }
+}
+
+#[derive(Default)]
+struct Sample {
+    keys: Vec<Vec<u8>>,
+    /// Bytes of the records that they are of.
+    bytes: u64,
 }
 
 #[inline(never)]
-fn map_log<A: App>(app: &A, log: &mut Log, tally: &mut Tally, shapes: &Shapes, loaded: &Loaded<'_>) {
-    app.map(&loaded.chunk, &mut LogEmitter::new(log, tally, shapes, &loaded.chunk, loaded.stable));
-}
-
-/// No threads but this one: for work inside of a slice.
-struct Alone;
-
-impl Exec for Alone {
-    fn threads(&self) -> usize {
-        1
-    }
-    fn run(&self, n: usize, slice: &(dyn Fn(usize) + Sync)) {
-        (0..n).for_each(slice);
-    }
+fn map_log<A: App>(app: &A, log: &mut Log, tally: &mut Tally, ranges: &Ranges, shapes: &Shapes, loaded: &Loaded<'_>) {
+    app.map(&loaded.chunk, &mut LogEmitter::new(log, tally, ranges, shapes, &loaded.chunk, loaded.stable));
 }

@@ -47,24 +47,21 @@ impl Outputs {
         self.pending.is_none()
     }
 
-    /// Says how many pieces each part will have; returns the number of each part's first among all.
-    pub(super) fn expect(&self, pieces: &[usize]) -> Vec<usize> {
+    /// Says how many pieces each part will have.
+    pub(super) fn expect(&self, pieces: &[usize]) {
         let firsts = pieces.iter().scan(0, |next, n| {
             *next += n;
             Some(*next - n)
         });
-        let firsts: Vec<usize> = firsts.collect();
-        *lock(&self.firsts) = firsts.clone();
-        firsts
+        *lock(&self.firsts) = firsts.collect();
     }
 
-    /// Hands in a whole piece of a part.
+    /// Hands in bytes of a piece of a part; `records` with the last of them.
     pub(super) fn submit(
         &self,
-        part: usize,
-        piece: usize,
+        (part, piece): (usize, usize),
         bytes: Vec<u8>,
-        records: u64,
+        records: Option<u64>,
         spare: &Spare,
     ) -> Result<(), Error> {
         if self.is_stream() {

@@ -1,7 +1,7 @@
 //! Reducing: groups of keys in memory into pieces of parts, or merged runs into whole parts.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use super::Run;
 use super::outputs::Outputs;
@@ -15,48 +15,93 @@ use crate::error::Error;
 use crate::exec::in_order;
 use crate::job::Phase;
 
+/// The best records of each piece, for apps that keep the best only.
+type Best = Mutex<BTreeMap<(usize, usize), Vec<Ranked>>>;
+
 impl<A: App> Run<'_, A> {
     /// Reduces groups of keys on all threads, each into a piece of its part.
-    pub(super) fn reduce_pieces<T: Copy + Send>(
+    pub(super) fn reduce_pieces<'g, T: Copy + Send>(
         &self,
-        groups: Vec<Group<'_, T>>,
+        groups: Vec<Group<'g, T>>,
         outputs: &Outputs,
         reduce: impl Fn(&mut Group<'_, T>, &mut Output<'_>) + Sync,
     ) -> Result<(), Error> {
-        self.context.observer.phase(Phase::Reduce, groups.len() as u64);
-        let mut counts = vec![0; self.parts as usize];
-        groups.iter().for_each(|g| counts[g.part] += 1);
-        let firsts = outputs.expect(&counts);
+        let mut pieces = vec![0; self.parts as usize];
+        let number = |group: Group<'g, T>| {
+            pieces[group.part] += 1;
+            (pieces[group.part] - 1, Mutex::new(group))
+        };
+        let groups: Vec<(usize, Mutex<Group<'g, T>>)> = groups.into_iter().map(number).collect();
+        outputs.expect(&pieces);
+        let best = Best::default();
+        self.each_task(&pieces, outputs, |task, ()| {
+            let (piece, group) = &groups[task];
+            let mut group = lock(group);
+            self.piece((group.part, *piece), outputs, &best, |out| reduce(&mut group, out))
+        })?;
+        self.write_best(best, outputs)
+    }
+
+    /// Does numbered tasks on all threads; `counts` says how many belong to each part. Every thread keeps an `L`.
+    pub(super) fn each_task<L: Default>(
+        &self,
+        counts: &[usize],
+        outputs: &Outputs,
+        task: impl Fn(usize, &mut L) -> Result<(), Error> + Sync,
+    ) -> Result<(), Error> {
+        let tasks = counts.iter().sum();
+        self.context.observer.phase(Phase::Reduce, tasks as u64);
         // One stream takes one part after the other.
-        let pieces = if outputs.is_stream() { Pieces::new(&[groups.len()]) } else { Pieces::new(&counts) };
-        let ranked: Mutex<BTreeMap<usize, Vec<Ranked>>> = Mutex::default();
-        let groups: Vec<Mutex<_>> = groups.into_iter().map(Mutex::new).collect();
+        let pieces = if outputs.is_stream() { Pieces::new(&[tasks]) } else { Pieces::new(counts) };
         let exec = self.context.exec;
-        exec.run(exec.threads().min(groups.len()), &|_| {
-            let mut own = None;
+        exec.run(exec.threads().min(tasks), &|_| {
+            let (mut own, mut local) = (None, L::default());
             while !self.stopped()
-                && let Some((queue, i)) = pieces.claim(own)
+                && let Some((part, i)) = pieces.claim(own)
             {
-                own = Some(queue);
-                let mut group = lock(&groups[i]);
-                let part = group.part;
+                own = Some(part);
                 self.guarded("reduce", &|| part_name(part, None), || {
-                    let mut out = self.output();
-                    reduce(&mut group, &mut out);
-                    let (bytes, records) = (std::mem::take(&mut out.buf), out.records);
-                    if self.app.top().is_some() {
-                        lock(&ranked).insert(i, out.into_ranked());
-                    } else {
-                        outputs.submit(part, i - firsts[part], bytes, records, &self.spare)?;
-                    }
+                    task(i, &mut local)?;
                     self.context.observer.advance(1);
                     Ok(())
                 });
             }
         });
-        self.outcome()?;
-        let ranked = std::mem::take(&mut *lock(&ranked));
-        self.write_top(ranked.into_values().flatten(), outputs)
+        self.outcome()
+    }
+
+    /// Reduces into a piece of a part. What is not the next piece of its part waits in memory, which is bounded by what
+    /// was mapped: all of it is in memory.
+    pub(super) fn piece(
+        &self,
+        at: (usize, usize),
+        outputs: &Outputs,
+        best: &Best,
+        reduce: impl FnOnce(&mut Output<'_>),
+    ) -> Result<(), Error> {
+        let mut failed = None;
+        let mut flush = |buf: &mut Vec<u8>| {
+            let full = std::mem::replace(buf, self.spare.get());
+            if let Err(e) = outputs.submit(at, full, None, &self.spare) {
+                failed.get_or_insert(e);
+            }
+        };
+        let mut out = self.output().flushing(&mut flush);
+        reduce(&mut out);
+        if self.app.top().is_some() {
+            lock(best).insert(at, out.into_ranked());
+            return Ok(());
+        }
+        let (bytes, records) = (std::mem::take(&mut out.buf), out.records);
+        drop(out);
+        failed.map_or(Ok(()), Err)?;
+        outputs.submit(at, bytes, Some(records), &self.spare)
+    }
+
+    /// Writes the best records of all pieces, if the app asked for the best only.
+    pub(super) fn write_best(&self, best: Best, outputs: &Outputs) -> Result<(), Error> {
+        let best = best.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.write_top(best.into_values().flatten(), outputs)
     }
 
     /// Writes the best of the ranked records, if the app asked for the best only.
@@ -67,7 +112,7 @@ impl<A: App> Run<'_, A> {
         let best = top.into_best();
         outputs.expect(&[1]);
         let bytes = best.iter().flat_map(|r| r.record.iter().copied()).collect();
-        outputs.submit(0, 0, bytes, best.len() as u64, &self.spare)
+        outputs.submit((0, 0), bytes, Some(best.len() as u64), &self.spare)
     }
 
     /// Reduces what was spilled, a partition a thread.

@@ -52,8 +52,7 @@ impl<A: App> Run<'_, A> {
         self.context.observer.phase(Phase::Shuffle, 1);
         let mut scattered = scatter_tables(exec, &mappers, self.parts as usize);
         let slots: Vec<&M> = mappers.iter().map(|m| &m.slots).collect();
-        let cuts = scattered.part_starts();
-        let groups = scattered.groups(&cuts, PIECE_KEYS);
+        let groups = scattered.groups(PIECE_KEYS);
         self.reduce_pieces(groups, outputs, |group, out| reduce_group(self.app, group, &slots, out))
     }
 
