@@ -1,0 +1,142 @@
+//! Compressed input: foreign bytes, and content that was compressed and then damaged. What the decoder accepts is what
+//! the codec's own crate makes of it.
+//!
+//! Input: codec and whether the rest is compressed already, size of reads, changes, the rest.
+
+use std::io::{self, Cursor, Read, Write};
+
+use gristmill_engine::data::compress::{Compression, Decoder};
+
+use crate::bytes::Bytes;
+use crate::memory::largest_while;
+
+/// More is not decoded: content can be a thousand times as large as what it is stored in.
+const MOST: u64 = 1 << 20;
+/// What a decoder may ask Rust's allocator for at once, beside its output. zstd's window is the codec's own to bound.
+const LARGEST: usize = 16 << 20;
+
+/// Decodes and compares.
+pub fn run(data: &[u8]) {
+    let mut data = Bytes(data);
+    let (how, step, changes) = (data.byte(), usize::from(data.byte()) * 7 + 1, data.byte() % 4);
+    let kind = Compression::ALL[usize::from(how % 4)];
+    let changes: Vec<_> = (0..changes).map(|_| (data.number(), data.byte())).collect();
+    if how & 4 == 0 {
+        // Any outcome will do, as long as both agree on it.
+        let _ = compare(kind, data.0.to_vec(), step);
+        return;
+    }
+    let content = data.0;
+    let mut file = compressed(kind, content);
+    if how & 8 != 0 {
+        file = file.repeat(2);
+    }
+    for (at, mask) in &changes {
+        let at = at % file.len();
+        file[at] ^= mask;
+    }
+    let sound = changes.iter().all(|(_, mask)| *mask == 0);
+    let whole = if how & 8 != 0 { content.repeat(2) } else { content.to_vec() };
+    match compare(kind, file, step) {
+        Ok(got) => assert!(got == whole, "{kind}: damage that checksums cover gives other content"),
+        Err(e) => assert!(!sound, "{kind}: {e}"),
+    }
+}
+
+/// Decodes `file` by reads of `step` bytes. If that is the whole content, the reference has the same.
+fn compare(kind: Compression, file: Vec<u8>, step: usize) -> io::Result<Vec<u8>> {
+    let mut got = Ok(Vec::new());
+    let largest = largest_while(|| got = decode(kind, file.clone(), step));
+    assert!(largest <= LARGEST, "{kind}: {largest} bytes at once");
+    let theirs = reference(kind, &file);
+    match (&got, &theirs) {
+        (Ok(got), Ok(theirs)) => assert!(got == theirs, "{kind}: not what the reference decodes"),
+        (Ok(got), Err(e)) if got.len() < MOST as usize => assert!(is_padded(kind, &file), "{kind}: accepted, but {e}"),
+        (Err(e), Ok(_)) => assert!(is_stricter(e), "{kind}: refused: {e}"),
+        _ => {}
+    }
+    got
+}
+
+fn decode(kind: Compression, file: Vec<u8>, step: usize) -> io::Result<Vec<u8>> {
+    let mut decoder = Decoder::new(kind, Box::new(Cursor::new(file)), "fuzz".into())?;
+    let (mut content, mut buffer) = (Vec::new(), vec![0; step]);
+    while content.len() < MOST as usize {
+        let room = step.min(MOST as usize - content.len());
+        match decoder.read(&mut buffer[..room]) {
+            Ok(0) => {
+                assert_eq!(decoder.read(&mut buffer)?, 0, "an end is final");
+                break;
+            }
+            Ok(n) => content.extend_from_slice(&buffer[..n]),
+            Err(e) => {
+                assert!(decoder.read(&mut buffer).is_err(), "an error is final");
+                return Err(e);
+            }
+        }
+    }
+    Ok(content)
+}
+
+/// What the codec's own crate decodes, all frames of it.
+fn reference(kind: Compression, mut file: &[u8]) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    match kind {
+        Compression::Gzip => flate2::read::MultiGzDecoder::new(file).take(MOST).read_to_end(&mut content),
+        Compression::Zstd => zstd::Decoder::new(file)?.take(MOST).read_to_end(&mut content),
+        Compression::Bzip2 => bzip2::read::MultiBzDecoder::new(file).take(MOST).read_to_end(&mut content),
+        Compression::Lz4 => loop {
+            // This crate stops behind a frame, and does not know those that are to be skipped.
+            while let [0x50..=0x5f, 0x2a, 0x4d, 0x18, a, b, c, d, rest @ ..] = file {
+                let len = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
+                file = rest.get(len..).ok_or(io::ErrorKind::UnexpectedEof)?;
+            }
+            let before = (file.len(), content.len());
+            let mut decoder = lz4_flex::frame::FrameDecoder::new(&mut file);
+            (&mut decoder).take(MOST - content.len() as u64).read_to_end(&mut content)?;
+            if file.is_empty() || content.len() as u64 == MOST || before == (file.len(), content.len()) {
+                break Ok(0);
+            }
+        },
+    }?;
+    Ok(content)
+}
+
+/// gzip members that zeros follow: GNU gzip takes them for padding, the crate for a bad member.
+fn is_padded(kind: Compression, file: &[u8]) -> bool {
+    kind == Compression::Gzip && file.ends_with(&[0])
+}
+
+/// Refusals that are ours alone. The crates take a file of no bytes, or one that ends inside a frame, for complete.
+fn is_stricter(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::Unsupported)
+        || error.to_string().contains("trailing garbage")
+}
+
+fn compressed(kind: Compression, content: &[u8]) -> Vec<u8> {
+    let written = (|| match kind {
+        Compression::Gzip => {
+            let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            writer.write_all(content)?;
+            writer.finish()
+        }
+        Compression::Zstd => {
+            let mut writer = zstd::Encoder::new(Vec::new(), 1)?;
+            writer.include_checksum(true)?;
+            writer.write_all(content)?;
+            writer.finish()
+        }
+        Compression::Bzip2 => {
+            let mut writer = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            writer.write_all(content)?;
+            writer.finish()
+        }
+        Compression::Lz4 => {
+            let info = lz4_flex::frame::FrameInfo::new().content_checksum(true);
+            let mut writer = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
+            writer.write_all(content)?;
+            Ok(writer.finish()?)
+        }
+    })();
+    written.expect("a vector takes everything")
+}
