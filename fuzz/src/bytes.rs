@@ -25,6 +25,11 @@ impl<'d> Bytes<'d> {
         taken
     }
 
+    /// The next `n` bytes, if there are so many.
+    pub(crate) fn exactly(&mut self, n: usize) -> Option<&'d [u8]> {
+        (n <= self.0.len()).then(|| self.take(n))
+    }
+
     /// What comes before the next `separator`, which is taken too.
     pub(crate) fn until(&mut self, separator: u8) -> &'d [u8] {
         let n = self.0.iter().position(|b| *b == separator).unwrap_or(self.0.len());

@@ -24,7 +24,7 @@ pub fn run(data: &[u8]) {
     if format != Format::Whole {
         assert_eq!(streamed(format, text, size), want, "{format}, read by {size}");
     }
-    check_words(text, data.0.len() as u8);
+    check_words(&want, format, text, data.0.len() as u8);
 }
 
 type Records<'t> = Vec<&'t [u8]>;
@@ -75,15 +75,15 @@ fn records(format: Format, text: &[u8]) -> Records<'_> {
     all
 }
 
-/// Words and tokens of every instruction set, against runs found byte by byte.
-fn check_words(text: &[u8], class: u8) {
+/// Words of records and tokens of a text, of every instruction set, against runs found byte by byte.
+fn check_words(records: &[&[u8]], format: Format, text: &[u8], class: u8) {
     let set = ByteSet::new(|byte| byte & 7 == class & 7 || byte == class);
+    let alphanumeric: Records<'_> = records.iter().flat_map(|r| runs(r, |byte| byte.is_ascii_alphanumeric())).collect();
     for isa in Isa::available() {
-        let chunk = fuzz::chunk(text, Format::Whole, isa);
         let (mut words, mut tokens) = (Vec::new(), Vec::new());
-        chunk.words(|word| words.push(word));
-        chunk.tokens(&set, |token| tokens.push(token));
-        assert_eq!(words, runs(text, |byte| byte.is_ascii_alphanumeric()), "words, {isa:?}");
+        fuzz::chunk(text, format, isa).words(|word| words.push(word));
+        fuzz::chunk(text, Format::Whole, isa).tokens(&set, |token| tokens.push(token));
+        assert_eq!(words, alphanumeric, "words, {isa:?}");
         assert_eq!(tokens, runs(text, |byte| set.contains(byte)), "tokens, {isa:?}");
     }
 }

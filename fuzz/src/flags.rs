@@ -29,8 +29,13 @@ pub fn run(data: &[u8]) {
     let apps = apps();
     let app = &apps[usize::from(data.byte()) % apps.len()];
     let format = data.byte();
-    let format = [None, Some(Format::Lines), Some(Format::Whole), Some(Format::Nul), Some(Format::Fixed(1 + usize::from(format >> 4)))]
-        [usize::from(format & 15) % 5];
+    let format = [
+        None,
+        Some(Format::Lines),
+        Some(Format::Whole),
+        Some(Format::Nul),
+        Some(Format::Fixed(1 + usize::from(format >> 4))),
+    ][usize::from(format & 15) % 5];
     let parts = 1 + u32::from(data.byte() % 5);
     let chunk = usize::from(data.byte()) + 1;
     let Some(job) = parse(app, &mut data) else { return };

@@ -9,6 +9,7 @@ mod bytes;
 pub mod chunks;
 pub mod decompress;
 pub mod flags;
+mod lz4;
 mod memory;
 #[cfg(test)]
 mod replay;
