@@ -365,6 +365,30 @@ proptest! {
     }
 }
 
+/// Where matches are empty or classes hold line ends, a chunk searched as a whole could differ from its records.
+#[test]
+fn grep_at_the_ends_of_records() {
+    let text: &[u8] = b"a\r\nab\n\r\n\n1 a\r\na\n\0b\n\0ba\r\nb\r";
+    let patterns = [r"\B", "^$", "$", "^", "a$", "(?-R)a$", "a[^x]", "[^x]b", r"\s", r"\bb", ".", ""];
+    for format in [Format::Lines, Format::Nul, Format::Whole, Format::Fixed(1)] {
+        let case = Case {
+            inputs: vec![text.to_vec()],
+            shape: Shape { format, ..Shape::parts(1) },
+            runs: vec![Run::PLAIN, Run::tight()],
+        };
+        for pattern in patterns {
+            let regex = regex(pattern, false);
+            for (flags, invert) in [("-l", false), ("-lv", true)] {
+                let done = check(&case, "grep", &[flags, "--", pattern], |records, _| {
+                    let matching = records.iter().filter(|r| regex.is_match(r.bytes) != invert);
+                    Want::All(matching.flat_map(|r| ended(r.bytes, format)).collect())
+                });
+                done.unwrap();
+            }
+        }
+    }
+}
+
 /// Records by a key, those with equal keys in input order, or the first of them only.
 fn sorted<K: Ord>(
     records: &[Record<'_>],
