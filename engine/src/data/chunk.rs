@@ -338,7 +338,8 @@ mod tests {
     #[test]
     fn words_and_tokens_stay_within_records() {
         let not_c = ByteSet::new(|byte| byte != b'c');
-        let table: &[(&str, &[u8], &[&[u8]], &[&[u8]])] = &[
+        type Row<'r> = (&'r str, &'r [u8], &'r [&'r [u8]], &'r [&'r [u8]]);
+        let table: &[Row<'_>] = &[
             ("lines", b"ab\ncd", &[b"ab", b"cd"], &[b"ab", b"d"]),
             ("nul", b"ab\0cd", &[b"ab", b"cd"], &[b"ab", b"d"]),
             ("fixed:3", b"ab cdefgh", &[b"ab", b"cde", b"fgh"], &[b"ab ", b"de", b"fgh"]),
