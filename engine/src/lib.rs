@@ -11,6 +11,9 @@ pub mod bench;
 pub mod data;
 pub mod error;
 pub mod exec;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod job;
 mod local;
 pub mod registry;

@@ -27,7 +27,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 
 #[test]
 fn every_file_says_what_it_owns() {
-    for folder in ["src", "engine", "benches", "tests", "examples"] {
+    for folder in ["src", "engine", "benches", "fuzz", "tests", "examples"] {
         for (path, text) in sources(folder) {
             assert!(text.starts_with("//!"), "{} does not open with //!", path.display());
         }
@@ -36,7 +36,7 @@ fn every_file_says_what_it_owns() {
 
 #[test]
 fn files_stay_small() {
-    for folder in ["src", "engine", "benches", "tests", "examples"] {
+    for folder in ["src", "engine", "benches", "fuzz", "tests", "examples"] {
         for (path, text) in sources(folder) {
             let lines = text.lines().count();
             assert!(lines <= 600, "{} has {lines} lines; divide it", path.display());

@@ -47,9 +47,10 @@ impl Grep {
 
 /// A compiled expression.
 struct Search {
-    regex: Regex,
-    /// Whether a chunk of lines may be searched as a whole.
-    whole_chunks: bool,
+    /// For a record by itself, whatever it holds.
+    record: Regex,
+    /// For lines, and for chunks of them as a whole, where the expression allows.
+    lines: Option<Regex>,
 }
 
 impl Search {
@@ -66,17 +67,23 @@ impl Search {
                 .map_err(|e| format!("pattern '{}': {}", flags.pattern, last_line(&e.to_string())))
         };
         let hir = parse(&pattern)?;
+        let compile = |hir: &Hir| {
+            Regex::builder()
+                .configure(Regex::config().utf8_empty(false).nfa_size_limit(Some(64 << 20)))
+                .build_from_hir(hir)
+                .map_err(|e| format!("pattern '{}': {e}", flags.pattern))
+        };
         let within = within_lines(&hir);
-        let whole_chunks = within.is_some();
-        let regex = Regex::builder()
-            .configure(Regex::config().utf8_empty(false).nfa_size_limit(Some(64 << 20)))
-            .build_from_hir(&within.unwrap_or(hir))
-            .map_err(|e| format!("pattern '{}': {e}", flags.pattern))?;
-        Ok(Self { regex, whole_chunks })
+        Ok(Self { record: compile(&hir)?, lines: within.as_ref().map(compile).transpose()? })
+    }
+
+    /// What to search the records of a chunk with.
+    fn regex(&self, format: Format) -> &Regex {
+        self.lines.as_ref().filter(|_| format == Format::Lines).unwrap_or(&self.record)
     }
 
     fn by_chunk(&self, chunk: &Chunk<'_>) -> bool {
-        self.whole_chunks && chunk.format() == Format::Lines
+        self.lines.is_some() && chunk.format() == Format::Lines
     }
 }
 
@@ -94,8 +101,8 @@ fn within_lines(hir: &Hir) -> Option<Hir> {
         HirKind::Literal(literal) if ends(&literal.0) => return None,
         HirKind::Literal(literal) => Hir::literal(literal.0.clone()),
         HirKind::Class(class) => Hir::class(without_ends(class)),
-        // The text's start and end are not those of its lines.
-        HirKind::Look(Look::Start | Look::End) => return None,
+        // The text's start and end are not those of its lines, and a line may end in CR LF.
+        HirKind::Look(Look::Start | Look::End | Look::EndLF) => return None,
         HirKind::Look(look) => Hir::look(*look),
         HirKind::Repetition(r) => {
             let mut inner = r.clone();
@@ -133,8 +140,9 @@ impl App for Count {
     const SHUFFLE: Shuffle = Shuffle::Fold;
 
     fn map<E: Emit<u64>>(&self, chunk: &Chunk<'_>, out: &mut E) {
+        let regex = self.search.regex(chunk.format());
         let mut count = |text: &[u8]| {
-            for found in self.search.regex.find_iter(text).filter(|m| !m.is_empty()) {
+            for found in regex.find_iter(text).filter(|m| !m.is_empty()) {
                 out.emit(&text[found.range()], 1);
             }
         };
@@ -174,15 +182,17 @@ impl App for Lines {
             key[4..].copy_from_slice(&at.to_be_bytes());
             out.emit(&key, record);
         };
+        let regex = self.search.regex(chunk.format());
         if !self.invert && self.search.by_chunk(chunk) {
             let text = chunk.bytes();
             let mut at = 0;
-            while let Some(found) = self.search.regex.find(regex_automata::Input::new(text).range(at..)) {
+            while let Some(found) = regex.find(regex_automata::Input::new(text).range(at..)) {
                 let start = memchr::memrchr(b'\n', &text[..found.start()]).map_or(0, |n| n + 1);
                 let end = memchr::memchr(b'\n', &text[found.start()..]).map_or(text.len(), |n| found.start() + n);
-                // An empty match behind the last line feed is on no line.
-                if start < text.len() {
-                    put(text[start..end].strip_suffix(b"\r").unwrap_or(&text[start..end]));
+                let line = text[start..end].strip_suffix(b"\r").unwrap_or(&text[start..end]);
+                // An empty match behind the last line feed is on no line, and one behind a CR may be none of its line.
+                if start < text.len() && (!found.is_empty() || regex.is_match(line)) {
+                    put(line);
                 }
                 at = end + 1;
                 if at >= text.len() {
@@ -192,7 +202,7 @@ impl App for Lines {
             return;
         }
         for record in chunk.records() {
-            if self.search.regex.is_match(record) != self.invert {
+            if regex.is_match(record) != self.invert {
                 put(record);
             }
         }
@@ -226,7 +236,12 @@ mod tests {
     }
 
     fn found(search: &Search, text: &[u8]) -> Vec<Vec<u8>> {
-        search.regex.find_iter(text).filter(|m| !m.is_empty()).map(|m| text[m.range()].to_vec()).collect()
+        search
+            .regex(Format::Lines)
+            .find_iter(text)
+            .filter(|m| !m.is_empty())
+            .map(|m| text[m.range()].to_vec())
+            .collect()
     }
 
     #[test]
@@ -253,11 +268,11 @@ mod tests {
             "t{1,2}",
         ] {
             let s = search(pattern);
-            assert!(s.whole_chunks, "{pattern}");
+            assert!(s.lines.is_some(), "{pattern}");
             assert_eq!(found(&s, text), lines(&s), "{pattern}");
         }
-        for pattern in [r"\Aone", r"one\z", r"two\n"] {
-            assert!(!search(pattern).whole_chunks, "{pattern}");
+        for pattern in [r"\Aone", r"one\z", r"two\n", r"(?-R)three$"] {
+            assert!(search(pattern).lines.is_none(), "{pattern}");
         }
     }
 }

@@ -45,7 +45,7 @@ impl App for Links {
             }
             return;
         }
-        for link in self.href.captures_iter(chunk.bytes()) {
+        for link in chunk.records().flat_map(|record| self.href.captures_iter(record)) {
             let target = (1..=3).find_map(|group| link.get(group)).map_or(&b""[..], |m| m.as_bytes());
             if !target.trim_ascii().is_empty() {
                 out.emit(target.trim_ascii(), chunk.input_name().as_bytes());

@@ -1,6 +1,6 @@
 //! Words of text, as several apps count them.
 
-use crate::app::Chunk;
+use crate::app::{Chunk, Format};
 
 /// What counts as a word.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -27,6 +27,10 @@ impl Words {
                     lower.make_ascii_lowercase();
                     f(&lower);
                 });
+            }
+            // Nothing but their place divides records of a fixed length.
+            (true, ignore_case) if matches!(chunk.format(), Format::Fixed(_)) => {
+                chunk.records().for_each(|record| unicode(record, ignore_case, &mut f));
             }
             (true, ignore_case) => unicode(chunk.bytes(), ignore_case, &mut f),
         }
@@ -59,7 +63,6 @@ pub(crate) fn put_name(out: &mut crate::app::Output<'_>, name: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::Format;
 
     fn words(text: &[u8], ignore_case: bool, unicode: bool) -> Vec<String> {
         let chunk = Chunk::new(text, Format::Lines, 0, "");

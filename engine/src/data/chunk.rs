@@ -164,16 +164,30 @@ impl<'c> Chunk<'c> {
         self.name
     }
 
-    /// Calls `f` with each maximal run of ASCII letters and digits.
+    /// Calls `f` with each maximal run of ASCII letters and digits within a record.
     #[inline(always)]
-    pub fn words(&self, f: impl FnMut(&'c [u8])) {
-        words::words(self.isa, self.bytes, f)
+    pub fn words(&self, mut f: impl FnMut(&'c [u8])) {
+        match self.format {
+            Format::Fixed(_) => self.each_apart(|record| words::words(self.isa, record, as_dyn(&mut f))),
+            _ => words::words(self.isa, self.bytes, f),
+        }
     }
 
-    /// Calls `f` with each maximal run of bytes of `set`.
+    /// Calls `f` with each maximal run of bytes of `set` within a record.
     #[inline(always)]
-    pub fn tokens(&self, set: &ByteSet, f: impl FnMut(&'c [u8])) {
-        words::tokens(self.isa, set, self.bytes, f)
+    pub fn tokens(&self, set: &ByteSet, mut f: impl FnMut(&'c [u8])) {
+        match self.format.separator() {
+            Some(byte) if !set.contains(byte) => words::tokens(self.isa, set, self.bytes, f),
+            None if self.format == Format::Whole => words::tokens(self.isa, set, self.bytes, f),
+            _ => self.each_apart(|record| words::tokens(self.isa, set, record, as_dyn(&mut f))),
+        }
+    }
+
+    /// Records one by one, where nothing between them would end a word.
+    #[cold]
+    #[inline(never)]
+    fn each_apart(&self, f: impl FnMut(&'c [u8])) {
+        self.records().for_each(f);
     }
 
     /// The records, without their separators.
@@ -186,6 +200,11 @@ impl<'c> Chunk<'c> {
         };
         Records { rest: self.bytes, size, separators: Separators::of(self.format.separator().unwrap_or(0), self.bytes) }
     }
+}
+
+/// One copy of the searcher will do for all apps, off the hot path.
+fn as_dyn<'f, 'c>(f: &'f mut impl FnMut(&'c [u8])) -> &'f mut dyn FnMut(&'c [u8]) {
+    f
 }
 
 /// Iterator over the records of a [`Chunk`].
@@ -313,6 +332,27 @@ mod tests {
         for (format, bytes, want) in table {
             let got = records(format.parse().unwrap(), bytes);
             assert_eq!(got, want.iter().map(|r| r.to_vec()).collect::<Vec<_>>(), "{format} {bytes:?}");
+        }
+    }
+
+    #[test]
+    fn words_and_tokens_stay_within_records() {
+        let not_c = ByteSet::new(|byte| byte != b'c');
+        type Row<'r> = (&'r str, &'r [u8], &'r [&'r [u8]], &'r [&'r [u8]]);
+        let table: &[Row<'_>] = &[
+            ("lines", b"ab\ncd", &[b"ab", b"cd"], &[b"ab", b"d"]),
+            ("nul", b"ab\0cd", &[b"ab", b"cd"], &[b"ab", b"d"]),
+            ("fixed:3", b"ab cdefgh", &[b"ab", b"cde", b"fgh"], &[b"ab ", b"de", b"fgh"]),
+            ("whole", b"ab\ncd", &[b"ab", b"cd"], &[b"ab\n", b"d"]),
+        ];
+        for (format, bytes, words, tokens) in table {
+            for isa in Isa::available() {
+                let chunk = Chunk::new_with(bytes, format.parse().unwrap(), 0, "", isa);
+                let (mut found, mut runs) = (Vec::new(), Vec::new());
+                chunk.words(|word| found.push(word));
+                chunk.tokens(&not_c, |token| runs.push(token));
+                assert_eq!((&found[..], &runs[..]), (*words, *tokens), "{format}, {isa:?}");
+            }
         }
     }
 

@@ -95,8 +95,10 @@ pub(crate) struct Mapper<'j, A: App, M: Slots<Value = Stored<A>>> {
     pub(crate) table: Table<M::Slot>,
     pub(crate) slots: M,
     pub(crate) values: Arena,
-    /// The values before the last spill: pairs that waited then went into the next table.
-    earlier_values: Arena,
+    /// The values before spills: pairs that waited then went into the next table.
+    earlier: Vec<Arena>,
+    /// How many of those no waiting pair refers to: they go with the table.
+    settled: usize,
     /// Bytes that the table may hold before it is spilled.
     budget: usize,
     /// The share of the input that is done, 0 to 1: growth looks ahead.
@@ -124,7 +126,8 @@ impl<'j, A: App, M: Slots<Value = Stored<A>>> Mapper<'j, A, M> {
             table: Table::new(),
             slots,
             values: Arena::default(),
-            earlier_values: Arena::default(),
+            earlier: Vec::new(),
+            settled: 0,
             budget: if A::Value::REFERS { budget / 2 } else { budget },
             done: 1.0,
             tally: Tally::default(),
@@ -195,7 +198,8 @@ impl<'j, A: App, M: Slots<Value = Stored<A>>> Mapper<'j, A, M> {
         }
         self.table.clear();
         self.slots.clear();
-        self.earlier_values = std::mem::take(&mut self.values);
+        self.earlier.drain(..std::mem::take(&mut self.settled));
+        self.earlier.push(std::mem::take(&mut self.values));
     }
 }
 
@@ -354,17 +358,25 @@ impl<A: App, M: Slots<Value = Stored<A>>, const ISA: u8> Emitter<'_, '_, '_, A, 
     fn after(&mut self) {
         let mapper = &mut *self.mapper;
         (self.start, self.shift) = (mapper.table.start(), mapper.table.shift());
-        // A new seed is for pairs to come; those that still wait were hashed with the old one.
-        if self.seed != mapper.table.seed && self.waiting == 0 && mapper.waiting.long.is_empty() {
+        if self.waiting == 0 && mapper.waiting.long.is_empty() {
+            mapper.settled = mapper.earlier.len();
+            // A new seed is for pairs to come; those that still wait were hashed with the old one.
             self.seed = mapper.table.seed;
+        } else if mapper.earlier.len() > mapper.settled {
+            self.settle();
         }
+    }
+
+    /// Probes the pairs of the other kind too: they must not wait over more spills than their values are kept.
+    #[cold]
+    #[inline(never)]
+    fn settle(&mut self) {
+        if self.waiting > 0 { self.flush() } else { self.flush_long() }
     }
 
     /// A key of more than 16 bytes.
     #[inline(never)]
-    fn emit_long(&mut self, key: &[u8], value: Stored<A>) {
-        let tag = hash_long(key, self.seed) | LONG;
-        self.prefetch(tag);
+    fn emit_long(&mut self, key: &[u8], value: <A::Value as Value>::Ref<'_>) {
         let within =
             (key.as_ptr() as usize).wrapping_sub(self.chunk.bytes().as_ptr() as usize) < self.chunk.bytes().len();
         let mut start = key.as_ptr();
@@ -381,6 +393,10 @@ impl<A: App, M: Slots<Value = Stored<A>>, const ISA: u8> Emitter<'_, '_, '_, A, 
             room.extend_from_slice(key);
             start = room[at..].as_ptr();
         }
+        // Only now: a flush may change the seed, and lets go of values that nobody waits for.
+        let value = A::Value::store(value, self.stable, &mut self.mapper.values);
+        let tag = hash_long(key, self.seed) | LONG;
+        self.prefetch(tag);
         let words = [start.expose_provenance() as u64, first_word(key)];
         self.mapper.waiting.long.push(PendingLong { key: Key { words, tag }, len: key.len(), value });
         if self.mapper.waiting.long.len() == LONG_BATCH {
@@ -462,10 +478,10 @@ fn flush_plain<A: App, M: Slots<Value = Stored<A>>, const ISA: u8>(emitter: &mut
 impl<A: App, M: Slots<Value = Stored<A>>, const ISA: u8> Emit<A::Value> for Emitter<'_, '_, '_, A, M, ISA> {
     #[inline(always)]
     fn emit(&mut self, key: &[u8], value: <A::Value as Value>::Ref<'_>) {
-        let value = A::Value::store(value, self.stable, &mut self.mapper.values);
         if key.len() > INLINE {
             return self.emit_long(key, value);
         }
+        let value = A::Value::store(value, self.stable, &mut self.mapper.values);
         let words = self.load(key);
         let key = Key::short(words, key.len(), hash_short(words, self.seed));
         self.prefetch(key.tag);

@@ -31,6 +31,8 @@
 mod error;
 mod read_at;
 mod reader;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod sealed;
 mod writer;
 
 #[cfg(test)]

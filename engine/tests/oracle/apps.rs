@@ -159,6 +159,13 @@ kind!(
     }, <[u8]>::to_vec
 );
 kind!(
+    /// Values of which a batch of pairs is more than the least memory holds.
+    MiddleTails, Bytes, Group, |r, made| {
+        stretch(5000, r.bytes, made);
+        made
+    }, |v| v[..v.len() - 4990].to_vec()
+);
+kind!(
     /// Long values of a few bytes of input: what fills memory.
     LongTails, Bytes, Group, |r, made| {
         stretch(100_000, r.bytes, made);

@@ -116,6 +116,23 @@ impl World {
         input::list(&self.specs).unwrap()
     }
 
+    /// The folder that jobs write to.
+    pub fn output(&self) -> PathBuf {
+        self.dir.path().join("out")
+    }
+
+    /// What the output holds now, complete or not.
+    pub fn output_files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        files(&self.output())
+    }
+
+    /// Everything in the test's folder: inputs, an output, and what should not be there.
+    pub fn left(&self) -> Vec<std::ffi::OsString> {
+        let mut left: Vec<_> = fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        left
+    }
+
     pub fn options(&self, shape: Shape, run: Run) -> Options {
         Options {
             reducers: shape.reducers,
@@ -135,7 +152,7 @@ impl World {
     }
 
     pub fn run_job(&self, job: &dyn Job, shape: Shape, run: Run) -> Result<Outcome, Error> {
-        let out = self.dir.path().join("out");
+        let out = self.output();
         let target = Target::Folder { path: out.clone(), overwrite: false };
         let result = self.run_to(job, &self.options(shape, run), run.threads, target);
         let outcome = result.map(|report| Outcome {
@@ -147,8 +164,7 @@ impl World {
         if outcome.is_ok() {
             fs::remove_dir_all(out).unwrap();
         }
-        let left: Vec<_> = fs::read_dir(self.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(left, ["in"], "a job leaves nothing beside its output, nor runs in scratch");
+        assert_eq!(self.left(), ["in"], "a job leaves nothing beside its output, nor runs in scratch");
         outcome
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proptest::{collection::vec, prelude::*};
 
+use super::sealed::{seal, seal_block};
 use super::*;
 
 mod damage;
@@ -80,20 +81,6 @@ fn three_blocks() -> (Vec<Record>, Vec<u8>) {
     let bytes = write(&records).0;
     assert!(bytes.len() < 1500, "{} bytes are too many to flip", bytes.len());
     (records, bytes)
-}
-
-/// A segment of one block of arbitrary raw bytes under checksums that hold, as only a fault in the
-/// writer, or malice, would make it.
-fn seal(raw: &[u8], records: u32, totals: Totals) -> Vec<u8> {
-    let (raw_len, stored_len) = (raw.len(), raw.len());
-    seal_block(Header { raw_len, stored_len, compressed: false, records }, raw, totals)
-}
-
-fn seal_block(header: Header, stored: &[u8], mut totals: Totals) -> Vec<u8> {
-    let fields = header.encode();
-    let crc = block_crc(0, &fields, stored);
-    totals.add_block(stored.len(), crc);
-    [&fields[..], &crc.to_le_bytes(), stored, &totals.to_footer()].concat()
 }
 
 fn totals(records: u64, keys: u64, raw_bytes: u64) -> Totals {
