@@ -69,6 +69,12 @@ pub enum Error {
     /// The output exists and was not to be overwritten.
     #[error("output {} exists; choose another name or pass --overwrite", .0.display())]
     OutputExists(PathBuf),
+    /// What is in the output's place is no output, and so is not replaced.
+    #[error(
+        "{} is not the output of a job (it has no _SUCCESS), so --overwrite leaves it alone; remove it yourself",
+        .0.display()
+    )]
+    NotAnOutput(PathBuf),
     /// A file of the output or of scratch cannot be written.
     #[error("cannot {action} {}: {source}", path.display())]
     Write {

@@ -14,6 +14,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::app::{App, Shuffle};
+use crate::data::commit::leftover;
 use crate::data::emit::{Bad, Tally};
 use crate::data::group::{Fold, Group};
 use crate::data::input::Input;
@@ -115,6 +116,10 @@ pub(crate) fn run<A: App>(
     sources.release = mapped > options.memory / 4;
     sources.pin = A::SHUFFLE == Shuffle::Sort || (A::Value::REFERS && mapped <= options.memory / 3);
     let parts = parts(app, options, sources.known_bytes());
+    let replaced = match &target {
+        Target::Folder { path, overwrite: true } => Some(path.clone()),
+        _ => None,
+    };
     let mut outputs = Outputs::open(target, parts, options)?;
     let run = Run {
         app,
@@ -144,6 +149,10 @@ pub(crate) fn run<A: App>(
     let summaries = outputs.finish(options.sync)?;
     let report = run.report(summaries);
     outputs.publish(name, &run, &report)?;
+    if let Some(old) = replaced.and_then(|path| leftover(&path)) {
+        let old = old.display();
+        context.observer.note(&format!("the output is complete; the one it replaced cannot be removed: see {old}"));
+    }
     Ok(report)
 }
 

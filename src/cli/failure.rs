@@ -19,7 +19,7 @@ Exit codes:
   2    the command line is wrong
   3    the job failed on its data: a record, an input's content, a panic of the app
   4    not allowed to read or write a file
-  5    the output exists
+  5    the output exists, or is no output of a job and so is not replaced
   130  interrupted (128 + the signal's number: 130 SIGINT, 143 SIGTERM, 129 SIGHUP)";
 
 /// Why a command ended early.
@@ -69,7 +69,7 @@ impl Failure {
         match self {
             Self::Engine(Error::Interrupted) => 128 + signals::received().unwrap_or(2),
             Self::Engine(e) if e.is_closed_pipe() => 0,
-            Self::Engine(Error::OutputExists(_)) => 5,
+            Self::Engine(Error::OutputExists(_) | Error::NotAnOutput(_)) => 5,
             _ if self.is_denied() => 4,
             Self::Engine(e) => engine_code(e),
             Self::Arguments(e) => u8::try_from(e.exit_code()).unwrap_or(2),

@@ -210,10 +210,33 @@ fn an_output_that_is_there() {
         fails(&f, &error(&format!("-o {name}")), 5, "exists; choose another name or pass --overwrite");
     }
     for name in ["precious", "plain"] {
-        fails(&f, &error(&format!("-o {name} --overwrite")), 2, "is not the output of a job");
+        fails(&f, &error(&format!("-o {name} --overwrite")), 5, "is not the output of a job");
     }
-    fails(&f, &error("-o plain/out"), 1, "plain");
+    fails(&f, &error("-o plain/out"), 2, "output plain/out: plain is a file, not a folder; choose another name");
+    fails(&f, &error(". -o new/./../x/.. --overwrite"), 2, "give the folder's own name");
     assert_eq!((f.read("precious/file"), f.read("plain")), ("data".into(), "data".into()));
+}
+
+#[test]
+fn a_folder_made_while_the_job_runs_is_not_overwritten() {
+    let f = Folder::new();
+    let running = f.start("run wordcount - -o race --overwrite");
+    until("the hidden folder", || f.names(".").iter().any(|name| name.starts_with(".race.gristmill-")));
+    f.file("race/precious", "data");
+    let ended = running.wait();
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    assert!(ended.err.contains("race is not the output of a job"), "{ended:?}");
+    assert_eq!((f.read("race/precious"), f.names(".")), ("data".into(), vec!["race".to_string()]));
+}
+
+#[test]
+fn folders_above_an_output_go_with_a_job_that_fails() {
+    let f = Folder::new();
+    f.file("edges", "no tab\n");
+    for _ in 0..2 {
+        fails(&f, &f.run("run reverse-links --edges edges -o da/db/dc"), 3, "no TAB");
+        assert_eq!(f.names("."), ["edges"]);
+    }
 }
 
 #[test]

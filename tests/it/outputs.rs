@@ -78,6 +78,15 @@ fn overwriting_is_asked_for() {
 }
 
 #[test]
+fn names_of_outputs_may_be_long_or_end_in_a_dot() {
+    let f = folder();
+    for name in ["new/.", "new/", &"n".repeat(245), &"n".repeat(255)] {
+        f.out(&format!("run wordcount in.txt -o {name} --overwrite"));
+        assert_eq!(f.out(&format!("cat {name}")), COUNTS, "{name}");
+    }
+}
+
+#[test]
 fn bad_records_are_passed_over_and_kept() {
     let f = Folder::new();
     f.file("edges", "a\tb\nno tab\nc\tb\nnone here\n");
