@@ -3,6 +3,8 @@
 use crate::app::{App, Chunk, Emit, Output, Shuffle, Values};
 
 /// Keep one of each distinct record
+///
+/// Prints records in the order of their bytes. Lines that end in CR LF are the same as with LF, and come out with LF.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Distinct {
     /// Print how often each occurs: record, TAB, count

@@ -40,11 +40,13 @@ impl Pending {
         let parents = Parents::make(&parent)?;
         clear_dead(&parent, &prefix);
         for _ in 0..TRIES {
-            let hidden = match tempfile::Builder::new().prefix(&prefix).tempdir_in(&parent) {
-                Ok(folder) => folder.keep(),
+            // Not the builder's own folders: those are private, and their errors tell the random name.
+            let folder = tempfile::Builder::new().prefix(&prefix).make_in(&parent, |path| fs::create_dir(path));
+            let hidden = match folder.and_then(|folder| Ok(folder.into_temp_path().keep()?)) {
+                Ok(hidden) => hidden,
                 // Another job that shares the folder has failed, and taken it along.
                 Err(e) if e.kind() == io::ErrorKind::NotFound && parents.again().is_ok() => continue,
-                Err(e) => return Err(Error::write("create a folder in", &parent)(plain_error(e))),
+                Err(e) => return Err(Error::write("create a folder in", &parent)(e)),
             };
             match held(&hidden) {
                 Ok(held) if hidden.exists() => {
@@ -177,19 +179,11 @@ impl Parents {
     }
 }
 
-/// Locks a new hidden folder and opens it to others: temporary folders are private, an output is as open as any other.
+/// Locks a new hidden folder.
 fn held(hidden: &Path) -> io::Result<File> {
-    let open = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o777 & !umask());
     let held = File::open(hidden)?;
     held.try_lock().map_err(io::Error::from)?;
-    fs::set_permissions(hidden, open)?;
     Ok(held)
-}
-
-/// The system's word without the random name that it was said of.
-fn plain_error(e: io::Error) -> io::Error {
-    let inner = e.get_ref().and_then(std::error::Error::source).and_then(|e| e.downcast_ref::<io::Error>());
-    inner.and_then(io::Error::raw_os_error).map(io::Error::from_raw_os_error).unwrap_or(e)
 }
 
 /// Hidden folders for this output that no living process holds.
@@ -210,12 +204,6 @@ fn clear_dead(parent: &Path, prefix: &OsString) {
 pub(crate) fn leftover(target: &Path) -> Option<PathBuf> {
     let (parent, prefix) = neighbours(&plain(target));
     dead(&parent, &prefix).pop()
-}
-
-fn umask() -> u32 {
-    let now = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    rustix::process::umask(now);
-    now.as_raw_mode()
 }
 
 #[cfg(test)]
