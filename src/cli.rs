@@ -5,6 +5,7 @@
 
 mod apps;
 mod cat;
+mod closed;
 mod completions;
 mod explain;
 mod failure;
@@ -26,6 +27,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
+use clap::error::{ContextKind, ContextValue};
 use gristmill_engine::registry::Entry;
 
 use failure::Failure;
@@ -41,9 +43,10 @@ pub(crate) fn main(apps: Vec<Entry>) -> ExitCode {
     }
 }
 
-/// Says a line on standard error. That nobody may hear it does not end the program.
+/// Says a line on standard error, with control characters escaped: names of files may hold any. That nobody may hear it
+/// does not end the program.
 fn say(line: &str) {
-    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+    let _ = io::stderr().write_all(format!("{}\n", failure::one_line(line)).as_bytes());
 }
 
 /// What the user called this program.
@@ -55,13 +58,23 @@ fn program() -> String {
 
 fn commanded(program: &str, all: &[Entry]) -> Result<(), Failure> {
     let mut command = tree::command(program, all)?;
-    let matches = command.clone().try_get_matches()?;
+    let matches = command.clone().try_get_matches().map_err(|e| of_app(program, all, e))?;
     match matches.subcommand() {
         Some(("run", of)) => app_of(all, of).map_or(Ok(()), |(entry, flags)| run::run(program, entry, flags)),
         Some(("cat", of)) => cat::cat(of),
         Some(("apps", _)) => apps::apps(all),
         Some(("completions", of)) => completions::completions(program, &mut command, of),
         _ => Ok(()),
+    }
+}
+
+/// An app that was given as a command is meant to be run.
+fn of_app(program: &str, all: &[Entry], e: clap::Error) -> Failure {
+    match e.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(name)) if all.iter().any(|entry| entry.name() == name) => {
+            Failure::Usage(format!("'{name}' is an app, not a command; did you mean: {program} run {name}"))
+        }
+        _ => e.into(),
     }
 }
 

@@ -25,13 +25,13 @@ use crate::registry::Entry;
 /// All built-in apps.
 pub fn all() -> Vec<Entry> {
     vec![
-        Entry::new::<WordCount>("wordcount").example("gristmill run wordcount books/ -o out/"),
-        Entry::with("grep", Grep::job).example("gristmill run grep 'err(or)?:' 'logs/**/*.log' --lines"),
-        Entry::with("sort", Sort::job).example("gristmill run sort --field 2 --numeric sales.tsv -o sorted/"),
-        Entry::new::<Index>("index").example("gristmill run index --ids src/ -o index/"),
-        Entry::with("reverse-links", ReverseLinks::job).example("gristmill run reverse-links site/ -o links/"),
-        Entry::new::<TermVector>("term-vector").example("gristmill run term-vector --terms 5 books/"),
-        Entry::with("top", TopWords::job).example("gristmill run top --k 20 books/"),
-        Entry::new::<Distinct>("distinct").example("gristmill run distinct visitors.txt -o unique/"),
+        Entry::new::<WordCount>("wordcount").with_example("books/ -o out/"),
+        Entry::with("grep", Grep::job).with_example("'err(or)?:' 'logs/**/*.log' --lines"),
+        Entry::with("sort", Sort::job).with_example("--field 2 --numeric sales.tsv -o sorted/"),
+        Entry::new::<Index>("index").with_example("--ids src/ -o index/"),
+        Entry::with("reverse-links", ReverseLinks::job).with_example("site/ -o links/"),
+        Entry::new::<TermVector>("term-vector").with_example("--terms 5 books/"),
+        Entry::with("top", TopWords::job).with_example("--k 20 books/"),
+        Entry::new::<Distinct>("distinct").with_example("visitors.txt -o unique/"),
     ]
 }

@@ -12,6 +12,22 @@ pub enum Error {
     /// The inputs that the user named cannot be listed.
     #[error(transparent)]
     Input(#[from] input::Error),
+    /// Opening an input failed.
+    #[error("cannot open {name}: {source}")]
+    Open {
+        /// The input's name.
+        name: String,
+        /// The system's word on it.
+        source: io::Error,
+    },
+    /// Compressed bytes came of a pipe, which has no name to tell their codec.
+    #[error("{name} is {tool} data; only files are decompressed, by their extension: put '{tool} -dc' before it")]
+    Compressed {
+        /// The input's name.
+        name: String,
+        /// The tool that reads it.
+        tool: &'static str,
+    },
     /// Reading an input failed.
     #[error("cannot read {name} near byte {offset}: {source}")]
     Read {
@@ -32,7 +48,8 @@ pub enum Error {
     },
     /// An input of fixed-length records ends within one.
     #[error(
-        "{name} has {len} bytes, which is not a multiple of the record length {size}; the last record is cut short"
+        "{name} has {len} bytes, which is not a multiple of the record length {size}: the last record is cut short; \
+         correct --input-format or the file"
     )]
     Ragged {
         /// The input's name.
@@ -69,6 +86,12 @@ pub enum Error {
     /// The output exists and was not to be overwritten.
     #[error("output {} exists; choose another name or pass --overwrite", .0.display())]
     OutputExists(PathBuf),
+    /// What is in the output's place is no output, and so is not replaced.
+    #[error(
+        "{} is not the output of a job (it has no _SUCCESS), so --overwrite leaves it alone; remove it yourself",
+        .0.display()
+    )]
+    NotAnOutput(PathBuf),
     /// A file of the output or of scratch cannot be written.
     #[error("cannot {action} {}: {source}", path.display())]
     Write {

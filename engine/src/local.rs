@@ -14,6 +14,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::app::{App, Shuffle};
+use crate::data::commit::leftover;
 use crate::data::emit::{Bad, Tally};
 use crate::data::group::{Fold, Group};
 use crate::data::input::Input;
@@ -64,7 +65,7 @@ struct BadRecord {
 }
 
 pub(crate) fn plan<A: App>(app: &A, inputs: &[Input], options: &Options, threads: usize) -> Result<Plan, Error> {
-    check(options)?;
+    check(app, options)?;
     let format = options.format.unwrap_or(app.format());
     let sources = Sources::new(inputs.to_vec(), format, options.chunk, options.isa)?;
     Ok(Plan {
@@ -81,14 +82,27 @@ pub(crate) fn plan<A: App>(app: &A, inputs: &[Input], options: &Options, threads
     })
 }
 
-fn check(options: &Options) -> Result<(), Error> {
+fn check<A: App>(app: &A, options: &Options) -> Result<(), Error> {
     let fail = |m: String| Err(Error::Usage(m));
     match options.reducers {
+        Some(2..) if app.top().is_some() => {
+            fail("this app keeps the best of all in one part; leave --reducers out".into())
+        }
         Some(n) if n == 0 || n > MAX_PARTS => fail(format!("the number of reducers is 1 to {MAX_PARTS}, not {n}")),
         _ if options.memory < crate::job::MIN_MEMORY => {
             fail(format!("a job needs at least {} MiB of memory", crate::job::MIN_MEMORY >> 20))
         }
         _ => Ok(()),
+    }
+}
+
+/// A stream has no place for files beside the parts, and dropping them in silence would lose a part of the result.
+fn refuse_extra_files<A: App>(app: &A, inputs: &[String]) -> Result<(), Error> {
+    match app.extra_files(inputs).first() {
+        None => Ok(()),
+        Some((name, _)) => {
+            Err(Error::Usage(format!("the result has a file {name} beside it; name a folder with -o DIR")))
+        }
     }
 }
 
@@ -107,7 +121,7 @@ pub(crate) fn run<A: App>(
     target: Target,
     context: &Context<'_>,
 ) -> Result<Report, Error> {
-    check(options)?;
+    check(app, options)?;
     let format = options.format.unwrap_or(app.format());
     let mut sources = Sources::new(inputs, format, options.chunk, options.isa)?;
     let mapped = sources.mapped_bytes();
@@ -115,6 +129,13 @@ pub(crate) fn run<A: App>(
     sources.release = mapped > options.memory / 4;
     sources.pin = A::SHUFFLE == Shuffle::Sort || (A::Value::REFERS && mapped <= options.memory / 3);
     let parts = parts(app, options, sources.known_bytes());
+    if matches!(target, Target::Writer(_)) {
+        refuse_extra_files(app, &sources.names)?;
+    }
+    let replaced = match &target {
+        Target::Folder { path, overwrite: true } => Some(path.clone()),
+        _ => None,
+    };
     let mut outputs = Outputs::open(target, parts, options)?;
     let run = Run {
         app,
@@ -144,6 +165,10 @@ pub(crate) fn run<A: App>(
     let summaries = outputs.finish(options.sync)?;
     let report = run.report(summaries);
     outputs.publish(name, &run, &report)?;
+    if let Some(old) = replaced.and_then(|path| leftover(&path)) {
+        let old = old.display();
+        context.observer.note(&format!("the output is complete; the one it replaced cannot be removed: see {old}"));
+    }
     Ok(report)
 }
 

@@ -10,6 +10,7 @@ type Build = Box<dyn Fn(&ArgMatches) -> Result<Box<dyn Job>, clap::Error> + Send
 /// An app that can be run by name.
 pub struct Entry {
     command: Command,
+    example: String,
     build: Build,
 }
 
@@ -29,13 +30,19 @@ impl Entry {
             let flags = F::from_arg_matches(matches)?;
             build(flags).map_err(|e| clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{e}\n")))
         });
-        Self { command, build }
+        Self { command, example: "INPUT -o out/".into(), build }
     }
 
-    /// Adds an example of use to the help.
-    pub fn example(mut self, example: &str) -> Self {
-        self.command = self.command.after_help(format!("Example:\n  {example}"));
+    /// An example of use for the help: the flags and inputs. What stands before them is the business of the program
+    /// that the app is in.
+    pub fn with_example(mut self, arguments: &str) -> Self {
+        self.example = arguments.into();
         self
+    }
+
+    /// Flags and inputs of an example of use.
+    pub fn example(&self) -> &str {
+        &self.example
     }
 
     /// The app's name.

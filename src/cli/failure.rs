@@ -1,7 +1,7 @@
 //! What went wrong, in one line, and the exit code for it.
 
 use std::error::Error as _;
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use gristmill_engine::data::{compress, input};
 use gristmill_engine::error::Error;
 
-use super::{say, signals};
+use super::{say, signals, stdout};
 
 /// The exit codes, for the help.
 pub(crate) const EXIT_CODES: &str = "\
@@ -19,7 +19,7 @@ Exit codes:
   2    the command line is wrong
   3    the job failed on its data: a record, an input's content, a panic of the app
   4    not allowed to read or write a file
-  5    the output exists
+  5    the output exists, or is no output of a job and so is not replaced
   130  interrupted (128 + the signal's number: 130 SIGINT, 143 SIGTERM, 129 SIGHUP)";
 
 /// Why a command ended early.
@@ -40,6 +40,9 @@ pub(crate) enum Failure {
     /// A folder to be read back is not a whole output.
     #[error("{0}")]
     Output(String),
+    /// A signal asked the job to stop. `begun`: a part of the result is on standard output.
+    #[error("interrupted; {}", if *begun { "what is on standard output is not the whole result" } else { "nothing was written" })]
+    Interrupted { begun: bool },
     /// The system refuses what every job needs.
     #[error("cannot {0}: {1}")]
     System(&'static str, #[source] io::Error),
@@ -51,25 +54,25 @@ pub(crate) enum Failure {
 impl Failure {
     /// Says what is wrong, and gives the exit code.
     pub(crate) fn tell(&self, program: &str) -> ExitCode {
-        let code = ExitCode::from(self.code());
         match self {
             Self::Arguments(e) if is_page(e) => {
-                // Help is not worth an error if nobody reads it.
-                let _ = e.print();
+                if let Err(failure) = page(e) {
+                    return failure.tell(program);
+                }
             }
             Self::Engine(e) if e.is_closed_pipe() => {}
             _ => say(&format!("{program}: {}", self.line())),
         }
-        code
+        ExitCode::from(self.code())
     }
 
     /// The exit code: see [`EXIT_CODES`]. A missing input is no error of usage (2): the same command line is right when
     /// the file is there, and who calls us from a script wants to tell the two apart.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Engine(Error::Interrupted) => 128 + signals::received().unwrap_or(2),
+            Self::Interrupted { .. } | Self::Engine(Error::Interrupted) => 128 + signals::received().unwrap_or(2),
             Self::Engine(e) if e.is_closed_pipe() => 0,
-            Self::Engine(Error::OutputExists(_)) => 5,
+            Self::Engine(Error::OutputExists(_) | Error::NotAnOutput(_)) => 5,
             _ if self.is_denied() => 4,
             Self::Engine(e) => engine_code(e),
             Self::Arguments(e) => u8::try_from(e.exit_code()).unwrap_or(2),
@@ -113,12 +116,31 @@ impl Failure {
 fn engine_code(error: &Error) -> u8 {
     match error {
         Error::Usage(_) => 2,
-        Error::Input(input::Error::Pattern { .. } | input::Error::PatternNotUtf8 { .. } | input::Error::StdinTwice) => {
-            2
-        }
-        Error::Read { .. } | Error::Shrank { .. } | Error::Ragged { .. } => 3,
+        Error::Input(
+            input::Error::Pattern { .. }
+            | input::Error::PatternNotUtf8 { .. }
+            | input::Error::StdinTwice
+            | input::Error::Nameless,
+        ) => 2,
+        Error::Open { .. }
+        | Error::Compressed { .. }
+        | Error::Read { .. }
+        | Error::Shrank { .. }
+        | Error::Ragged { .. } => 3,
         Error::BadRecord { .. } | Error::Panic { .. } | Error::Segment(_) => 3,
         _ => 1,
+    }
+}
+
+/// Prints a page of help, by clap's own means: it knows whether colours are wanted.
+fn page(e: &clap::Error) -> Result<(), Failure> {
+    if !e.use_stderr() {
+        stdout::check()?;
+    }
+    let printed = e.print().and_then(|()| io::stdout().flush());
+    match printed {
+        Err(error) if !e.use_stderr() && error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Stdout(error).into()),
+        _ => Ok(()),
     }
 }
 
@@ -141,6 +163,10 @@ fn usage_line(text: &str) -> String {
         if line.starts_with("For more information") {
             break;
         }
+        // Where nothing but inputs is asked for, an unknown flag is a slip and no value.
+        if line.starts_with("tip: to pass '-") && !text.contains("<PATTERN>") {
+            continue;
+        }
         let line = line.strip_prefix("error: ").unwrap_or(line);
         let joint = match (out.is_empty(), out.ends_with(':')) {
             (true, _) => "",
@@ -154,7 +180,7 @@ fn usage_line(text: &str) -> String {
 }
 
 /// The text with control characters escaped: names of files may hold any.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
@@ -174,6 +200,9 @@ mod tests {
             usage_line(text),
             "the following required arguments were not provided: <PATTERN>; see 'g run x --help'"
         );
+        let text = "error: unexpected argument '-j' found\n\n  tip: to pass '-j' as a value, use '-- -j'\n\n\
+                    Usage: g run top [OPTIONS] [INPUT]...\n";
+        assert_eq!(usage_line(text), "unexpected argument '-j' found; see 'g run top --help'");
         assert_eq!(usage_line("error: no such shape\n\nFor more information, try '--help'.\n"), "no such shape");
     }
 

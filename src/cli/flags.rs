@@ -3,13 +3,16 @@
 //! Ids begin with `job.`, so that an app is free to name its fields as it likes.
 
 use std::ffi::OsString;
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::ValueHint;
 use gristmill_engine::app::Format;
 use gristmill_engine::data::compress::Compression;
+use gristmill_engine::data::input::Input;
 use gristmill_engine::job::{MAX_PARTS, Options, Target};
+use rustix::fs::Access;
 
 use super::failure::Failure;
 use super::sizes::Size;
@@ -26,7 +29,8 @@ pub(crate) struct JobFlags {
     /// Files, folders, quoted globs ('logs/**/*.gz'), or - for standard input
     ///
     /// A folder stands for all files below it but those whose names begin with '_' or '.'. Files that end in .gz, .zst,
-    /// .bz2 or .lz4 are decompressed. Without INPUT, standard input is read, if it is not a terminal.
+    /// .bz2 or .lz4 are decompressed. An input that is named twice is read twice: its records count twice, and it is two
+    /// documents of the same name. Without INPUT, standard input is read, if it is not a terminal.
     #[arg(id = "job.input", value_name = "INPUT", value_hint = ValueHint::AnyPath)]
     pub(crate) input: Vec<OsString>,
     /// Read names of inputs from a file, one a line; - is standard input
@@ -49,7 +53,7 @@ pub(crate) struct JobFlags {
     #[arg(id = "job.overwrite", long = "overwrite", help_heading = OUTPUT)]
     pub(crate) overwrite: bool,
     /// Number of parts; by default one for each 128 MiB of input, and one on standard output
-    #[arg(id = "job.reducers", long = "reducers", short = 'r', value_name = "N", help_heading = OUTPUT)]
+    #[arg(id = "job.reducers", long = "reducers", value_name = "N", help_heading = OUTPUT)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PARTS)))]
     pub(crate) reducers: Option<u32>,
     /// Compress the parts
@@ -59,9 +63,9 @@ pub(crate) struct JobFlags {
     #[arg(id = "job.sync", long = "sync", help_heading = OUTPUT)]
     pub(crate) sync: bool,
 
-    /// Threads; by default as many as the machine gives
-    #[arg(id = "job.threads", long = "threads", value_name = "N", help_heading = RUNNING)]
-    pub(crate) threads: Option<NonZeroUsize>,
+    /// Threads, at most 1024; by default as many as the machine gives
+    #[arg(id = "job.threads", long = "threads", value_name = "N", help_heading = RUNNING, value_parser = threads)]
+    pub(crate) threads: Option<usize>,
     /// Memory to hold data in before it is spilled to disk, as 512MiB or 2g; by default half of what there is
     #[arg(id = "job.memory", long = "memory", value_name = "SIZE", help_heading = RUNNING)]
     pub(crate) memory: Option<Size>,
@@ -87,9 +91,27 @@ pub(crate) struct JobFlags {
     /// Say nothing but errors
     #[arg(id = "job.quiet", long = "quiet", short = 'q', help_heading = TELLING)]
     pub(crate) quiet: bool,
-    /// Show progress on standard error: auto is on a terminal only
+    /// Show progress on standard error: auto is on a terminal, unless the result or a JSON report is to be read there
     #[arg(id = "job.progress", long = "progress", value_name = "WHEN", default_value = "auto", help_heading = TELLING)]
     pub(crate) progress: When,
+}
+
+/// Most threads that a job can be given.
+const MAX_THREADS: usize = 1024;
+/// So many threads are started even if there is not enough work for them.
+const IDLE_THREADS: usize = 16;
+
+fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (1..=MAX_THREADS).contains(n));
+    number.ok_or_else(|| format!("it must be a number from 1 to {MAX_THREADS}"))
+}
+
+/// Whether files can be made in a folder.
+fn writable(folder: &Path) -> io::Result<()> {
+    if !std::fs::metadata(folder)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    Ok(rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
 /// What parts can be compressed with.
@@ -117,9 +139,16 @@ impl JobFlags {
 
     /// Refuses flags that would have no effect.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        let needs_folder = [("--compress", self.compress.is_some()), ("--overwrite", self.overwrite)];
-        match needs_folder.into_iter().find(|(_, given)| *given && self.folder().is_none()) {
-            Some((flag, _)) => Err(Failure::Usage(format!("{flag} is about a folder; name one with -o DIR"))),
+        let needs_folder =
+            [("--compress", self.compress.is_some()), ("--overwrite", self.overwrite), ("--sync", self.sync)];
+        if let Some((flag, _)) = needs_folder.into_iter().find(|(_, given)| *given && self.folder().is_none()) {
+            return Err(Failure::Usage(format!("{flag} is about a folder; name one with -o DIR")));
+        }
+        match &self.temp_dir {
+            Some(path) => writable(path).map_err(|source| {
+                let action = "spill to";
+                Failure::File { action, path: path.clone(), source }
+            }),
             None => Ok(()),
         }
     }
@@ -129,9 +158,17 @@ impl JobFlags {
         !self.quiet && !self.json
     }
 
-    pub(crate) fn threads(&self) -> usize {
-        let given = self.threads.or_else(|| std::thread::available_parallelism().ok());
-        given.map_or(1, NonZeroUsize::get)
+    /// How many threads to start for these inputs: what was asked for, or what the machine gives.
+    pub(crate) fn threads(&self, inputs: &[Input]) -> usize {
+        let machine = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let chunks = |input: &Input| if input.is_splittable() { input.len / self.chunk_size.0 + 1 } else { 1 };
+        let work = || usize::try_from(inputs.iter().map(chunks).sum::<u64>()).unwrap_or(usize::MAX);
+        match self.threads {
+            // Threads that find nothing to do cost memory and time all the same.
+            Some(asked) if asked > IDLE_THREADS => asked.min(work().max(machine).max(IDLE_THREADS)),
+            Some(asked) => asked,
+            None => machine,
+        }
     }
 
     pub(crate) fn options(&self) -> Options {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use gristmill_engine::job::{Observer, Phase};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::flags::When;
+use super::flags::{JobFlags, When};
 use super::say;
 use super::sizes::Size;
 
@@ -62,8 +62,9 @@ impl Watch {
     fn now(&self) -> Option<Now> {
         let begun = lock(&self.begun);
         let number = begun.len();
-        let (phase, _) = *begun.last()?;
-        Some(Now { phase, number, total: self.total.load(Ordering::Relaxed), done: self.done.load(Ordering::Relaxed) })
+        let (phase, since) = *begun.last()?;
+        let (total, done) = (self.total.load(Ordering::Relaxed), self.done.load(Ordering::Relaxed));
+        Some(Now { phase, number, total, done, time: since.elapsed() })
     }
 }
 
@@ -75,6 +76,40 @@ struct Now {
     number: usize,
     total: u64,
     done: u64,
+    /// How long the phase has lasted.
+    time: Duration,
+}
+
+impl Now {
+    /// What is done, at which rate, and when the rest will be. The rate is that of the whole phase: what threads hand
+    /// in at one time says little.
+    fn text(&self, sized: bool) -> String {
+        let done = Size(self.done);
+        let rate = self.done as f64 / self.time.as_secs_f64().max(1e-9);
+        let shown = Size(rate as u64);
+        match self.phase {
+            Phase::Map if sized && self.total > 0 => {
+                let left = Duration::try_from_secs_f64(self.total.saturating_sub(self.done) as f64 / rate.max(1e-9));
+                // Nothing is known of the rate yet.
+                let left = left.ok().filter(|left| self.done > 0 && left.as_secs() < 1 << 20);
+                let left = left.map_or(String::new(), |left| format!(", {} left", clock(left)));
+                format!("{done} of {}, {shown}/s{left}", Size(self.total))
+            }
+            Phase::Map => format!("{done}, {shown}/s"),
+            Phase::Reduce => format!("{}%", self.done * 100 / self.total.max(1)),
+            Phase::Shuffle | Phase::Commit => String::new(),
+        }
+    }
+}
+
+/// Seconds, as people read them on a clock.
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, s) => format!("{m}:{s:02}"),
+        (h, m, s) => format!("{h}:{m:02}:{s:02}"),
+    }
 }
 
 fn name(phase: Phase) -> &'static str {
@@ -98,16 +133,20 @@ pub(crate) struct Shown {
 
 impl Shown {
     /// Shows progress when it is wanted. `sized`: the bytes of the input are known before they are read.
-    pub(crate) fn begin(watch: &Arc<Watch>, when: When, quiet: bool, sized: bool) -> Self {
+    pub(crate) fn begin(program: &str, watch: &Arc<Watch>, flags: &JobFlags, sized: bool) -> Self {
         let terminal = io::stderr().is_terminal();
-        let wanted = match when {
+        // A result on a terminal is most likely on this one.
+        let shared = flags.folder().is_none() && io::stdout().is_terminal();
+        let wanted = match flags.progress {
             When::Always => true,
-            When::Auto => terminal && !quiet,
+            When::Auto => terminal && !shared && flags.talks(),
             When::Never => false,
         };
+        let program = program.to_string();
         let ended = Arc::new(AtomicBool::new(false));
         let (seen, stop) = (Arc::clone(watch), Arc::clone(&ended));
-        let show = move || if terminal { bar(&seen, &stop, sized) } else { lines(&seen, &stop, sized) };
+        let show =
+            move || if terminal { bar(&program, &seen, &stop, sized) } else { lines(&program, &seen, &stop, sized) };
         // A job without a bar is better than none.
         let thread = wanted.then(|| thread::Builder::new().name("progress".into()).spawn(show).ok());
         Self { thread: thread.flatten(), ended }
@@ -137,7 +176,7 @@ fn runs_on(ended: &AtomicBool, time: Duration) -> bool {
 }
 
 /// A bar on a terminal.
-fn bar(watch: &Watch, ended: &AtomicBool, sized: bool) {
+fn bar(program: &str, watch: &Watch, ended: &AtomicBool, sized: bool) {
     if !runs_on(ended, PATIENCE) {
         return;
     }
@@ -149,9 +188,10 @@ fn bar(watch: &Watch, ended: &AtomicBool, sized: bool) {
             }
             let (_, bar) = shown.get_or_insert_with(|| (now.number, bar_of(&now, sized)));
             for note in watch.take_notes() {
-                bar.suspend(|| say(&note));
+                bar.suspend(|| say(&format!("{program}: {note}")));
             }
             bar.set_position(now.done);
+            bar.set_message(format!("{:8}{}", name(now.phase), now.text(sized)));
             bar.tick();
         }
         if !runs_on(ended, TICK) {
@@ -165,30 +205,24 @@ fn bar(watch: &Watch, ended: &AtomicBool, sized: bool) {
 fn bar_of(now: &Now, sized: bool) -> ProgressBar {
     ProgressBar::with_draw_target(Some(now.total.max(1)), ProgressDrawTarget::stderr_with_hz(10))
         .with_style(style(now.phase, sized && now.total > 0))
-        .with_message(name(now.phase))
 }
 
 fn style(phase: Phase, sized: bool) -> ProgressStyle {
+    // A message is cut off where the terminal ends: a line that wraps could not be taken back.
     let template = match (phase, sized) {
-        (Phase::Map, true) => "{msg:8}[{bar:40.cyan}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
-        (Phase::Map, false) => "{msg:8}{spinner} {bytes}, {bytes_per_sec}",
-        (Phase::Reduce, _) => "{msg:8}[{bar:40.cyan}] {percent}%",
-        (Phase::Shuffle | Phase::Commit, _) => "{msg:8}{spinner}",
+        (Phase::Map, true) | (Phase::Reduce, _) => "[{bar:20.cyan}] {wide_msg}",
+        (Phase::Map, false) | (Phase::Shuffle | Phase::Commit, _) => "{spinner} {wide_msg}",
     };
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
 
 /// A line now and then, where there is no terminal: for logs.
-fn lines(watch: &Watch, ended: &AtomicBool, sized: bool) {
+fn lines(program: &str, watch: &Watch, ended: &AtomicBool, sized: bool) {
     loop {
         let runs = runs_on(ended, LINE);
         if let Some(now) = watch.now() {
-            let line = match now.phase {
-                Phase::Map if sized => format!("{} of {}", Size(now.done), Size(now.total)),
-                Phase::Map => Size(now.done).to_string(),
-                _ => format!("{} of {}", now.done, now.total),
-            };
-            say(&format!("{}: {line}", name(now.phase)));
+            let (phase, text) = (name(now.phase), now.text(sized));
+            say(format!("{program}: {phase} {text}").trim_end());
         }
         if !runs {
             return;
@@ -213,6 +247,20 @@ mod tests {
         let phases = watch.phases();
         assert_eq!(phases.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["map", "reduce"]);
         assert!(phases[0].1 >= 0.02 && phases[1].1 < phases[0].1, "{phases:?}");
+    }
+
+    #[test]
+    fn rates_are_of_the_whole_phase() {
+        let text = |phase, done, total, seconds, sized| {
+            Now { phase, number: 1, total, done, time: Duration::from_secs(seconds) }.text(sized)
+        };
+        assert_eq!(text(Phase::Map, 4 << 20, 12 << 20, 2, true), "4.0 MiB of 12 MiB, 2.0 MiB/s, 4 s left");
+        assert_eq!(text(Phase::Map, 0, 12 << 20, 0, true), "0 bytes of 12 MiB, 0 bytes/s");
+        assert_eq!(text(Phase::Map, 1 << 20, 1 << 33, 1, true), "1.0 MiB of 8.0 GiB, 1.0 MiB/s, 2:16:31 left");
+        assert_eq!(text(Phase::Map, 4 << 20, 0, 2, false), "4.0 MiB, 2.0 MiB/s");
+        assert_eq!(text(Phase::Reduce, 1, 3, 2, true), "33%");
+        let longest = text(Phase::Map, 1023 << 20, 1023 << 30, 10, true);
+        assert!("[12345678901234567890] map     ".len() + longest.len() <= 80, "{longest}");
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use clap::{ArgMatches, FromArgMatches};
 use gristmill_engine::data::input::Input;
-use gristmill_engine::error::Error;
 use gristmill_engine::exec::Threads;
 use gristmill_engine::job::{Context, Job, Options, Report};
 use gristmill_engine::registry::Entry;
@@ -22,19 +21,21 @@ pub(crate) fn run(program: &str, entry: &Entry, matches: &ArgMatches) -> Result<
     let flags = JobFlags::from_arg_matches(matches)?;
     flags.check()?;
     let job = entry.job(matches)?;
-    let inputs = inputs::list(&flags)?;
+    let listing = inputs::list(&flags)?;
     let options = flags.options();
+    let threads = flags.threads(&listing.inputs);
     if flags.explain {
-        let plan = job.plan(&inputs, &options, flags.threads())?;
-        return explain::explain(entry.name(), &plan, flags.folder(), flags.json);
+        let plan = job.plan(&listing.inputs, &options, threads)?;
+        return explain::explain(entry.name(), plan, listing.hidden, &flags);
     }
-    let mut notes = Vec::from_iter(inputs::unsplittable(&inputs).filter(|_| flags.threads() > 1));
+    let mut notes = inputs::notes(&listing, threads);
+    let inputs = listing.inputs;
     if flags.talks() {
         notes.drain(..).for_each(|note| say(&format!("{program}: {note}")));
     }
     let compressed_inputs = inputs.iter().filter(|input| input.compression.is_some()).count();
     let watch = Arc::new(Watch::default());
-    let report = watched(entry.name(), &*job, inputs, &flags, &options, &watch)?;
+    let report = watched((program, entry.name()), &*job, inputs, (&flags, threads), &options, &watch)?;
     notes.extend(watch.take_notes());
     let done = Done {
         app: entry.name(),
@@ -43,7 +44,7 @@ pub(crate) fn run(program: &str, entry: &Entry, matches: &ArgMatches) -> Result<
         compressed_inputs,
         phases: watch.phases(),
         time: begun.elapsed(),
-        threads: flags.threads(),
+        threads,
         memory: options.memory,
         notes,
     };
@@ -55,22 +56,25 @@ pub(crate) fn run(program: &str, entry: &Entry, matches: &ArgMatches) -> Result<
 
 /// Runs the job with its progress shown and signals heard.
 fn watched(
-    app: &str,
+    (program, app): (&str, &str),
     job: &dyn Job,
     inputs: Vec<Input>,
-    flags: &JobFlags,
+    (flags, threads): (&JobFlags, usize),
     options: &Options,
     watch: &Arc<Watch>,
 ) -> Result<Report, Failure> {
     signals::listen().map_err(|e| Failure::System("listen to signals", e))?;
-    let exec = Threads::new(flags.threads()).map_err(|e| Failure::System("start threads", e))?;
+    let exec = Threads::new(threads).map_err(|e| Failure::System("start threads", e))?;
     let sized = inputs.iter().all(Input::is_splittable);
-    let shown = Shown::begin(watch, flags.progress, flags.quiet, sized);
+    let shown = Shown::begin(program, watch, flags, sized);
     let context = Context { exec: &exec, observer: &**watch, stop: &signals::STOP };
     let result = flags.target().and_then(|target| Ok(job.run(app, inputs, options, target, &context)?));
     shown.end();
     // Whatever else failed once the job was to stop, failed because of that.
-    result.map_err(|e| if signals::received().is_some() { Error::Interrupted.into() } else { e })
+    result.map_err(|e| match signals::received() {
+        Some(_) => Failure::Interrupted { begun: stdout::has_begun() },
+        None => e,
+    })
 }
 
 /// Prints the report where the result is not.

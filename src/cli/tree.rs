@@ -78,9 +78,6 @@ fn app(program: &str, entry: &Entry) -> Result<Command, Failure> {
         }
     }
     // Of a flag given twice the last counts, as scripts and aliases expect.
-    let mut command = entry.command().args(ours.get_arguments().cloned()).args_override_self(true);
-    if command.get_after_help().is_none() {
-        command = command.after_help(format!("Example:\n  {program} run {} INPUT -o out/", entry.name()));
-    }
-    Ok(command)
+    let command = entry.command().args(ours.get_arguments().cloned()).args_override_self(true);
+    Ok(command.after_help(format!("Example:\n  {program} run {} {}", entry.name(), entry.example())))
 }

@@ -133,7 +133,7 @@ fn inputs_are_cut_as_told() {
 #[test]
 fn flags_that_have_no_effect_are_refused() {
     let f = folder();
-    for flags in ["--compress zstd", "--compress gzip -o -", "--overwrite", "--overwrite -o -"] {
+    for flags in ["--compress zstd", "--compress gzip -o -", "--overwrite", "--overwrite -o -", "--sync"] {
         let ended = f.run(&format!("run wordcount in.txt {flags}"));
         assert_eq!((ended.code, ended.out.as_str()), (Some(2), ""), "{flags}");
         assert!(ended.err.ends_with("is about a folder; name one with -o DIR\n"), "{ended:?}");
@@ -148,7 +148,17 @@ fn wrong_command_lines_are_told_in_a_line() {
         ("run wordcount --reducer 3", "a similar argument exists: '--reducers'"),
         ("run wordcount --reducers 0 in.txt", "0 is not in 1..=10000"),
         ("run wordcount --reducers 10001 in.txt", "10001 is not in 1..=10000"),
-        ("run wordcount --threads 0 in.txt", "--threads"),
+        ("run wordcount --threads 0 in.txt", "--threads <N>': it must be a number from 1 to 1024"),
+        ("run wordcount --threads x in.txt", "it must be a number from 1 to 1024"),
+        ("run wordcount --threads 1025 in.txt", "it must be a number from 1 to 1024"),
+        ("run wordcount --threads 100000 in.txt", "it must be a number from 1 to 1024"),
+        ("run top --reducers 5 in.txt", "leave --reducers out"),
+        ("run term-vector --terms 0 in.txt", "--terms"),
+        ("run wordcount -j in.txt", "unexpected argument '-j' found; see"),
+        ("run wordcount -r 3 in.txt", "unexpected argument '-r' found"),
+        ("run grep -l x in.txt", "unexpected argument '-l' found"),
+        ("run sort --field 1 --separator ab in.txt", "it must be one byte, or \\t for a TAB"),
+        ("wordcount in.txt", "did you mean: gristmill run wordcount"),
         ("run wordcount --memory lots in.txt", "'lots' is not a size"),
         ("run wordcount --memory 1k in.txt", "at least 16 MiB"),
         ("run wordcount --input-format fixed:x in.txt", "fixed:N"),
@@ -213,4 +223,26 @@ fn shells_complete_commands_apps_and_flags() {
                  _gristmill gristmill --red wordcount; echo ${COMPREPLY[@]}";
     let ended = ended(f.command("bash").args(["-c", words]).output().unwrap());
     assert_eq!(ended.out, "--reducers\n", "{ended:?}");
+}
+
+#[test]
+fn a_file_that_hides_its_length_is_read() {
+    let f = folder();
+    for args in ["run wordcount /proc/version", "run sort /proc/version", "run grep Linux /proc/version --threads 2"] {
+        assert!(f.out(args).contains("Linux"), "{args}");
+    }
+    f.file("empty", "");
+    assert_eq!(f.out("run wordcount empty in.txt"), COUNTS);
+}
+
+#[test]
+fn separators_that_shells_make_hard_have_names() {
+    let f = folder();
+    f.file("rows", "a\tz\nb\ty\n");
+    for separator in ["\\t", "\t"] {
+        let mut command = f.gristmill("run sort rows --field 2 --separator");
+        assert_eq!(ended(command.arg(separator).output().unwrap()).out, "b\ty\na\tz\n");
+    }
+    f.file("rows", "a\\z\nb\\y\n");
+    assert_eq!(f.out("run sort rows --field 2 --separator \\"), "b\\y\na\\z\n");
 }

@@ -33,6 +33,7 @@ fn missing_inputs() {
     ] {
         fails(&f, &f.run(&format!("run wordcount good.txt {input} -o out")), 1, part);
     }
+    fails(&f, &ended(f.gristmill("run wordcount -o out").arg("").output().unwrap()), 2, "an input has an empty name");
     let odd = ended(f.gristmill("run wordcount -o out").arg("line\nfeed").output().unwrap());
     fails(&f, &odd, 1, "line\\nfeed: no such file");
 }
@@ -46,7 +47,7 @@ fn an_input_that_vanishes_or_shrinks_before_it_is_read() {
         let running = f.start("run wordcount - in.txt -o out --threads 1");
         until("the hidden folder", || !f.hidden().is_empty());
         change(path).unwrap();
-        let part = if name == "gone" { "cannot read in.txt near byte 0: No such file" } else { "byte 5 is gone" };
+        let part = if name == "gone" { "cannot open in.txt: No such file" } else { "byte 5 is gone" };
         fails(&f, &running.wait(), 3, part);
     }
 }
@@ -73,7 +74,8 @@ fn links_that_lead_nowhere_or_back() {
     fails(&f, &f.run("run wordcount dir -o out"), 1, "dir/broken: broken symbolic link to nowhere");
     symlink("self", f.path().join("self")).unwrap();
     let ended = f.run("run wordcount self -o out");
-    assert!(ended.code == Some(1) && ended.err.contains("self: "), "{ended:?}");
+    let part = "self: symbolic links that lead to each other and nowhere else";
+    assert!(ended.code == Some(1) && ended.err.contains(part), "{ended:?}");
 }
 
 /// The program as a user who is not allowed everything, with the folder open to that user.
@@ -105,10 +107,10 @@ fn what_is_not_allowed() {
     f.file("in.txt", "x");
     closed("closed");
     for (args, part) in [
-        ("run wordcount secret.txt -o out", "cannot read secret.txt near byte 0: Permission denied"),
+        ("run wordcount secret.txt -o out", "cannot open secret.txt: Permission denied"),
         ("run wordcount closed -o out", "closed: cannot list the folder; check its permissions"),
         ("run wordcount closed/secret.txt -o out", "closed/secret.txt: cannot look the file up"),
-        ("run wordcount in.txt -o closed/out", "cannot create a folder in closed: Permission denied"),
+        ("run wordcount in.txt -o closed/out", "cannot create a folder in closed: Permission denied (os error 13)\n"),
         (
             "run wordcount --inputs-from secret.txt -o out",
             "cannot read the list of inputs secret.txt: Permission denied",
@@ -160,7 +162,15 @@ fn a_full_disk() {
         fails(&f, &ended, 1, "cannot write the result to standard output: No space left on device");
     }
     f.out("run wordcount in.txt -o made");
-    for args in ["cat made", "apps", "completions bash", "run wordcount in.txt --explain"] {
+    for args in [
+        "cat made",
+        "apps",
+        "--help",
+        "--version",
+        "run wordcount --help",
+        "completions bash",
+        "run wordcount in.txt --explain",
+    ] {
         let ended = ended(f.gristmill(args).stdout(full()).output().unwrap());
         fails(&f, &ended, 1, "standard output: No space left on device");
     }
@@ -175,7 +185,7 @@ fn a_file_that_may_not_grow() {
         command.args(["-c", "ulimit -f 64; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_gristmill")]);
         ended(command.args(args.split_whitespace()).output().unwrap())
     };
-    fails(&f, &limited("run wordcount in.txt -o out -r 2"), 1, "cannot write out/part-0000");
+    fails(&f, &limited("run wordcount in.txt -o out --reducers 2"), 1, "cannot write out/part-0000");
     f.file("big.txt", (0..300_000).map(|n| format!("{n:0100}\n")).collect::<String>());
     fails(&f, &limited("run sort big.txt -o out --memory 16m"), 1, "File too large");
 }
@@ -210,10 +220,33 @@ fn an_output_that_is_there() {
         fails(&f, &error(&format!("-o {name}")), 5, "exists; choose another name or pass --overwrite");
     }
     for name in ["precious", "plain"] {
-        fails(&f, &error(&format!("-o {name} --overwrite")), 2, "is not the output of a job");
+        fails(&f, &error(&format!("-o {name} --overwrite")), 5, "is not the output of a job");
     }
-    fails(&f, &error("-o plain/out"), 1, "plain");
+    fails(&f, &error("-o plain/out"), 2, "output plain/out: plain is a file, not a folder; choose another name");
+    fails(&f, &error(". -o new/./../x/.. --overwrite"), 2, "give the folder's own name");
     assert_eq!((f.read("precious/file"), f.read("plain")), ("data".into(), "data".into()));
+}
+
+#[test]
+fn a_folder_made_while_the_job_runs_is_not_overwritten() {
+    let f = Folder::new();
+    let running = f.start("run wordcount - -o race --overwrite");
+    until("the hidden folder", || f.names(".").iter().any(|name| name.starts_with(".race.gristmill-")));
+    f.file("race/precious", "data");
+    let ended = running.wait();
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    assert!(ended.err.contains("race is not the output of a job"), "{ended:?}");
+    assert_eq!((f.read("race/precious"), f.names(".")), ("data".into(), vec!["race".to_string()]));
+}
+
+#[test]
+fn folders_above_an_output_go_with_a_job_that_fails() {
+    let f = Folder::new();
+    f.file("edges", "no tab\n");
+    for _ in 0..2 {
+        fails(&f, &f.run("run reverse-links --edges edges -o da/db/dc"), 3, "no TAB");
+        assert_eq!(f.names("."), ["edges"]);
+    }
 }
 
 #[test]
@@ -250,7 +283,9 @@ fn records_that_are_bad() {
     let part = "bad record in in.txt at byte 5: it says so itself; it begins with 'bad-record' (--skip-bad-records N";
     fails(&f, &ended(f.faulty("run faulty in.txt -o out").output().unwrap()), 3, part);
     fails(&f, &f.run("run sort --field 3 in.txt -o out"), 3, "bad record in in.txt at byte 0: it has no field 3");
-    fails(&f, &f.run("run sort --input-format fixed:5 in.txt -o out"), 3, "in.txt has 16 bytes");
+    let ragged =
+        "in.txt has 16 bytes, which is not a multiple of the record length 5: the last record is cut short; correct";
+    fails(&f, &f.run("run sort --input-format fixed:5 in.txt -o out"), 3, ragged);
 }
 
 #[test]
@@ -289,8 +324,71 @@ fn closed_standard_streams() {
     for closed in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
         assert_eq!(with(closed), Some(0), "{closed}");
     }
+    for args in
+        ["run wordcount in.txt", "run sort in.txt", "cat made", "apps", "--help", "run wordcount in.txt -o o --json"]
+    {
+        let mut command = f.command("sh");
+        let script = format!("exec \"$0\" {args} >&-");
+        let ended = ended(command.args(["-c", &script, env!("CARGO_BIN_EXE_gristmill")]).output().unwrap());
+        assert_eq!(ended.code, Some(1), "{args}: {ended:?}");
+        assert!(ended.err.contains("standard output: Bad file descriptor"), "{args}: {ended:?}");
+        f.out("run wordcount in.txt -o made --overwrite");
+    }
     // An error that nobody hears is one all the same.
     let mut full = f.gristmill("run wordcount none");
     let full = full.stderr(File::options().write(true).open("/dev/full").unwrap());
     assert_eq!(full.output().unwrap().status.code(), Some(1));
+}
+
+#[test]
+fn compressed_bytes_from_a_pipe_are_not_taken_for_text() {
+    let f = Folder::new();
+    for (bytes, tool) in [
+        (gzip(b"some text"), "gzip"),
+        (zstd::encode_all(&b"some text"[..], 1).unwrap(), "zstd"),
+        (b"BZh91AY&SYxxxx".to_vec(), "bzip2"),
+        (b"\x04\x22\x4d\x18xxxx".to_vec(), "lz4"),
+        (b"\xfd7zXZ\0xxxx".to_vec(), "xz"),
+    ] {
+        let ended = f.fed("run wordcount - -o out", &bytes);
+        fails(
+            &f,
+            &ended,
+            3,
+            &format!("standard input is {tool} data; only files are decompressed, by their extension"),
+        );
+        assert_eq!(f.fed("run distinct - --input-format fixed:1 -q -o raw --overwrite", &bytes).code, Some(0));
+    }
+    assert_eq!(f.fed("run wordcount -", "BZh is text").out, "BZh\t1\nis\t1\ntext\t1\n");
+}
+
+#[test]
+fn an_output_is_not_its_own_input() {
+    let f = Folder::new();
+    f.file("win/a.txt", "x");
+    f.out("run wordcount win -o win/out --overwrite");
+    for _ in 0..2 {
+        let ended = f.run("run wordcount win -o win/out --overwrite");
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.err.contains("input win/out/part-00000 lies in win/out, the output to be replaced"), "{ended:?}");
+        assert_eq!(f.out("cat win/out"), "x\t1\n");
+    }
+    // What is named is meant.
+    f.out("run distinct win/out -o win/out --overwrite");
+    f.out("run wordcount win -o win/_out --overwrite");
+    f.out("run wordcount win -o win/_out --overwrite");
+}
+
+#[test]
+fn a_folder_for_spills_that_is_none_is_told_of_at_once() {
+    let f = Folder::new();
+    f.file("file", "x");
+    for (name, part) in [("nowhere", "No such file"), ("file", "not a directory")] {
+        fails(
+            &f,
+            &f.run(&format!("run wordcount file --temp-dir {name} -o out")),
+            1,
+            &format!("cannot spill to {name}: {part}"),
+        );
+    }
 }

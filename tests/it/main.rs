@@ -1,11 +1,12 @@
 //! The command line as its users meet it: the program is run on files, and what it prints and leaves is looked at.
 //!
 //! `program` runs it; `cli` is about commands and flags, `outputs` about what is left, `telling` about what is said,
-//! `apps` about what each app computes, `errors` and `signals` about everything that goes wrong. How the engine computes is tested in the engine.
+//! `apps` and `formats` about what each app computes, `errors` and `signals` about everything that goes wrong. How the engine computes is tested in the engine.
 
 mod apps;
 mod cli;
 mod errors;
+mod formats;
 mod outputs;
 mod program;
 mod signals;

@@ -34,7 +34,8 @@ fn parts_together_are_the_result() {
     f.file("many.txt", many_words());
     let whole = f.out("run wordcount many.txt");
     assert!(whole.lines().is_sorted());
-    for flags in ["-r 7", "--reducers 7 --compress zstd", "-r 7 --compress gzip", "-r 7 --sync"] {
+    for flags in ["--reducers 7", "--reducers 7 --compress zstd", "--reducers 7 --compress gzip", "--reducers 7 --sync"]
+    {
         f.out(&format!("run wordcount many.txt -o out --overwrite {flags}"));
         let extension = if flags.contains("zstd") { ".zst" } else { "" };
         let extension = if flags.contains("gzip") { ".gz" } else { extension };
@@ -60,7 +61,7 @@ fn the_number_of_parts_goes_by_the_input_but_on_standard_output() {
             serde_json::from_str(&f.out(&format!("run wordcount large --explain --json {flags}"))).unwrap();
         plan["parts"].clone()
     };
-    assert_eq!([parts(""), parts("-o out"), parts("-r 4"), parts("-r 4 -o out")], [1, 3, 4, 4]);
+    assert_eq!([parts(""), parts("-o out"), parts("--reducers 4"), parts("--reducers 4 -o out")], [1, 3, 4, 4]);
     assert_eq!(f.names("."), ["in.txt", "large"]);
 }
 
@@ -75,6 +76,15 @@ fn overwriting_is_asked_for() {
     f.out("run distinct in.txt -o out --overwrite");
     assert_eq!(f.out("cat out"), "the cat and the dog\nthe end\n");
     assert_eq!(f.names("."), ["in.txt", "out"]);
+}
+
+#[test]
+fn names_of_outputs_may_be_long_or_end_in_a_dot() {
+    let f = folder();
+    for name in ["new/.", "new/", &"n".repeat(245), &"n".repeat(255)] {
+        f.out(&format!("run wordcount in.txt -o {name} --overwrite"));
+        assert_eq!(f.out(&format!("cat {name}")), COUNTS, "{name}");
+    }
 }
 
 #[test]

@@ -96,3 +96,36 @@ fn nohup_is_heeded() {
     assert_eq!(running.wait().code, Some(0));
     assert_eq!(f.out("cat out"), "fed\t1\n");
 }
+
+#[test]
+fn a_compressed_pipe_that_nobody_writes_to_does_not_hold_a_job() {
+    for name in ["pipe.gz", "pipe.zst", "pipe.bz2", "pipe.lz4"] {
+        let f = Folder::new();
+        let path = f.path().join(name);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let running = f.start(&format!("run wordcount {name} -o out"));
+        until("the hidden folder", || !f.hidden().is_empty());
+        running.signal(Signal::TERM);
+        let ended = running.wait_unfed();
+        assert_eq!((ended.code, ended.err.as_str()), (Some(143), "gristmill: interrupted; nothing was written\n"));
+    }
+}
+
+#[test]
+fn a_reader_that_does_not_read_does_not_hold_a_job() {
+    let f = Folder::new();
+    f.file("in.txt", (0..400_000).map(|n| format!("word{n}\n")).collect::<String>());
+    for app in ["sort", "wordcount"] {
+        let running = f.start(&format!("run {app} in.txt"));
+        let pipe = running.child.stdout.as_ref().unwrap();
+        // What a pipe holds, or nearly: who writes more waits.
+        until("the pipe to be full", || rustix::io::ioctl_fionread(pipe).unwrap() > 60_000);
+        running.signal(Signal::INT);
+        let mut running = running;
+        let kept = running.child.stdout.take();
+        let ended = running.wait_unfed();
+        drop(kept);
+        assert_eq!(ended.code, Some(130), "{ended:?}");
+        assert_eq!(ended.err, "gristmill: interrupted; what is on standard output is not the whole result\n");
+    }
+}

@@ -77,9 +77,24 @@ fn json_report_stays_out_of_the_result() {
     assert_eq!(ended.out, COUNTS);
     let report: Value = serde_json::from_str(&ended.err).unwrap();
     assert_eq!((&report["output"], &report["compressed_inputs"]), (&Value::Null, &1.into()));
-    assert_eq!(report["notes"].as_array().unwrap().len(), 1);
+    assert_eq!(report["notes"].as_array().unwrap().len(), 0);
     let counted = ended_json(f.faulty("run faulty in.txt --json -o out"));
     assert_eq!(counted["counters"]["lines"], 2);
+}
+
+#[test]
+fn threads_without_work_are_not_started() {
+    let f = folder();
+    let threads = |flags: &str| {
+        let report: Value =
+            serde_json::from_str(&f.out(&format!("run wordcount in.txt -o out --overwrite --json {flags}"))).unwrap();
+        report["threads"].as_u64().unwrap()
+    };
+    let machine = std::thread::available_parallelism().unwrap().get() as u64;
+    assert_eq!(threads("--threads 3"), 3);
+    // The input is 28 bytes.
+    assert_eq!(threads("--threads 1024"), machine.max(16));
+    assert_eq!(threads("--threads 40 --chunk-size 1"), machine.max(29));
 }
 
 fn ended_json(mut command: Command) -> Value {
@@ -110,16 +125,65 @@ fn explaining_does_nothing() {
 }
 
 #[test]
-fn inputs_that_cannot_be_split_are_told_of_once() {
+fn what_is_odd_about_inputs_is_told() {
     let f = folder();
     f.file("a.gz", gzip(TEXT.as_bytes()));
-    f.file("b.zst", zstd::encode_all(TEXT.as_bytes(), 1).unwrap());
-    let told = |inputs: &str| f.run(&format!("run wordcount --threads 2 {inputs}")).err;
-    let rest = "compressed and cannot be split:";
-    assert_eq!(told("a.gz"), format!("gristmill: the input is {rest} it is read by one thread\n"));
-    assert_eq!(told("a.gz in.txt"), format!("gristmill: 1 of 2 inputs is {rest} it is read by one thread\n"));
-    assert_eq!(told("."), format!("gristmill: 2 of 3 inputs are {rest} each is read by one thread\n"));
-    assert_eq!(told("in.txt") + &told("-q .") + &told("--threads 1 ."), "");
+    assert_eq!(f.run("run wordcount --threads 2 a.gz in.txt").err, "", "it is not large");
+    f.file("logs/b.xz", "packed");
+    f.file("logs/c.txt", TEXT);
+    f.out("run wordcount in.txt -o logs/old -q");
+    let told = f.run("run wordcount logs");
+    let lines = "gristmill: logs/old is the output of a job, and read as input\n\
+                 gristmill: logs/b.xz is packed in a way that is not read: its bytes are the input\n";
+    assert_eq!((told.code, told.err.as_str()), (Some(0), lines));
+    let named = f.run("run wordcount logs/b.xz");
+    assert_eq!(named.code, Some(1), "{named:?}");
+    assert!(
+        named.err.contains("logs/b.xz: its format is not one that is decompressed") && named.err.contains("'xz -d'")
+    );
+    assert_eq!(f.run("run wordcount logs/old -q").err + &f.run("run wordcount logs/old").err, "");
+}
+
+#[test]
+fn a_result_on_the_terminal_has_no_bar_in_it() {
+    let f = folder();
+    let (person, program) = terminal();
+    let mut command = f.faulty("run faulty --slow 800 in.txt");
+    let child = command.stdout(program.try_clone().unwrap()).stderr(program).spawn().unwrap();
+    drop(command);
+    assert_eq!(Running::adopt(child).wait_unfed().code, Some(0));
+    assert_eq!(seen(person).replace('\r', ""), "the cat and the dog\t1\nthe end\t1\nfaulty: lines 2\n");
+}
+
+#[test]
+fn names_are_escaped_wherever_they_are_told() {
+    let f = folder();
+    let odd = "odd\n\u{1b}[2J";
+    for (flag, out) in [("-q", ""), ("--explain", "odd\\n\\u{1b}[2J")] {
+        let ended = ended(f.gristmill("run wordcount in.txt -o").args([odd, flag]).output().unwrap());
+        assert!(!ended.out.contains('\u{1b}') && ended.out.contains(out), "{ended:?}");
+        let _ = std::fs::remove_dir_all(f.path().join(odd));
+    }
+    let ended = ended(f.gristmill("run wordcount in.txt -o").arg(odd).output().unwrap());
+    assert_eq!(ended.err.lines().count(), 1, "{ended:?}");
+    assert!(ended.err.contains(" of odd\\n\\u{1b}[2J; "), "{ended:?}");
+}
+
+#[test]
+fn explaining_says_what_would_be_refused_and_passed_over() {
+    let f = folder();
+    f.file("d/a", "x");
+    f.file("d/_b", "x");
+    f.file("d/.c/e", "x");
+    f.file("precious/file", "x");
+    let text = f.out("run wordcount d -o precious --explain");
+    assert!(text.contains("passed over   2 files or folders whose names begin with '_' or '.'\n"), "{text}");
+    assert!(text.contains("refused       output precious exists; "), "{text}");
+    let plan: Value = serde_json::from_str(&f.out("run wordcount d -o precious --overwrite --explain --json")).unwrap();
+    assert_eq!((&plan["app"], &plan["output"], &plan["hidden"]), (&"wordcount".into(), &"precious".into(), &2.into()));
+    assert!(plan["refused"].as_str().unwrap().contains("is not the output of a job"), "{plan}");
+    let plan: Value = serde_json::from_str(&f.out("run wordcount d --explain --json")).unwrap();
+    assert_eq!((&plan["output"], &plan["refused"]), (&Value::Null, &Value::Null));
 }
 
 #[test]
@@ -135,12 +199,13 @@ fn progress_is_shown_when_wanted() {
         seen(person)
     };
     let bar = run("");
-    assert!(bar.contains("map ") && bar.contains("] 0 B of 28 B"), "{bar:?}");
-    for flags in ["--progress never", "--quiet"] {
+    assert!(bar.contains("] map     0 bytes of 28 bytes, 0 bytes/s"), "{bar:?}");
+    for flags in ["--progress never", "--quiet", "--json"] {
         let seen = run(flags);
         assert!(!seen.contains("map "), "{flags}: {seen:?}");
     }
     let piped = |flags: &str| ended(f.faulty(&format!("run faulty in.txt {flags}")).output().unwrap()).err;
-    assert!(piped("--progress always").contains("of 28 bytes") || piped("--progress always").contains("commit: "));
+    let always = piped("--progress always");
+    assert!(always.lines().count() > 0 && always.lines().all(|line| line.starts_with("faulty: ")), "{always}");
     assert_eq!(piped("--progress auto --quiet") + &piped("-q"), "");
 }

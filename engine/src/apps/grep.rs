@@ -17,8 +17,8 @@ use crate::job::{AppJob, Job};
 pub struct Grep {
     /// Regular expression
     pub pattern: String,
-    /// Print matching records instead of counts
-    #[arg(long, short)]
+    /// Print matching records instead of counts; lines that end in CR LF come out with LF
+    #[arg(long)]
     pub lines: bool,
     /// Print the input's name and a colon before each record
     #[arg(long, short = 'H', requires = "lines")]

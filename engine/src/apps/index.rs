@@ -10,7 +10,8 @@ use crate::app::{App, Chunk, Emit, Output, Shuffle, Values};
 /// percent signs and control characters in names are written as %XX.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Index {
-    /// Numbers for documents, in the order of their sorted names; the names are in the file _documents of the output
+    /// Numbers for documents, in the order of their sorted names; the names are in the file _documents of the output,
+    /// which therefore must be a folder (-o)
     #[arg(long)]
     pub ids: bool,
     /// What a word is
@@ -45,7 +46,7 @@ impl App for Index {
             if self.ids {
                 out.number(u64::from(document));
             } else {
-                put_name(out, out.input_name(document).as_bytes());
+                put_name(out.input_name(document).as_bytes(), |text| out.put(text));
             }
         }
         out.put(b"\n");
@@ -56,7 +57,12 @@ impl App for Index {
         if !self.ids {
             return Vec::new();
         }
-        let lines = inputs.iter().enumerate().map(|(id, name)| format!("{id}\t{name}\n"));
-        vec![("_documents".into(), lines.collect::<String>().into_bytes())]
+        let mut lines = Vec::new();
+        for (id, name) in inputs.iter().enumerate() {
+            lines.extend_from_slice(format!("{id}\t").as_bytes());
+            put_name(name.as_bytes(), |text| lines.extend_from_slice(text));
+            lines.push(b'\n');
+        }
+        vec![("_documents".into(), lines)]
     }
 }

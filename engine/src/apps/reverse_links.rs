@@ -1,15 +1,19 @@
 //! The reverse web-link graph: for each target, the documents that link to it (OSDI 2004, section 2.3).
 
+use std::collections::HashSet;
+
 use regex::bytes::Regex;
 
-use super::text::put_name;
+use super::text::{put_name, put_text};
 use crate::app::{App, Bytes, Chunk, Emit, Format, Output, Shuffle, Values};
 use crate::job::{AppJob, Job};
 
 /// List the sources that link to each target
 ///
 /// Links are the href attributes of HTML documents, without fragments; a source is an input file. Prints target, TAB,
-/// and its sources separated by commas; commas, percent signs and control characters in sources are written as %XX.
+/// and its sources separated by commas, each once, in the order of the input; commas, percent signs and control
+/// characters in sources are written as %XX, as are control characters in targets. A link must lie within a record,
+/// which is a whole file unless --input-format says otherwise.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ReverseLinks {
     /// Input is lines of source, TAB, target instead of HTML
@@ -54,17 +58,21 @@ impl App for Links {
     }
 
     fn reduce<V: Values<Bytes>>(&self, target: &[u8], sources: &mut V, out: &mut Output<'_>) {
-        out.put(target);
+        put_text(target, |text| out.put(text));
         let mut separator = b"\t";
-        let mut last: Option<Vec<u8>> = None;
+        let mut seen: HashSet<Box<[u8]>> = HashSet::new();
+        let mut last = Vec::new();
         while let Some(source) = sources.next() {
-            // One document often links to the same target again.
-            if last.as_deref() != Some(source) {
-                out.put(separator);
-                separator = b",";
-                put_name(out, source);
-                last = Some(source.to_vec());
+            // One document often links to the same target again and again.
+            if (last == source && !seen.is_empty()) || seen.contains(source) {
+                continue;
             }
+            out.put(separator);
+            separator = b",";
+            put_name(source, |text| out.put(text));
+            seen.insert(source.into());
+            last.clear();
+            last.extend_from_slice(source);
         }
         out.put(b"\n");
         out.end();

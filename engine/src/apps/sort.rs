@@ -5,7 +5,8 @@ use crate::job::{AppJob, Job};
 
 /// Sort records; all parts together are in order
 ///
-/// Compares raw bytes; records with equal keys stay in input order.
+/// Compares raw bytes; records with equal keys stay in input order. Records are lines without the line feed and a carriage
+/// return before it: lines that end in CR LF come out with LF.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Sort {
     /// Sort by these bytes of each record, counted from 1: 1-10, 5 (one byte), or 5- (to the end)
@@ -14,9 +15,10 @@ pub struct Sort {
     /// Sort by this field, counted from 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub field: Option<u32>,
-    /// The byte between fields
-    #[arg(long, value_name = "CHAR", default_value = "\t", hide_default_value = true, requires = "field")]
-    pub separator: char,
+    /// The byte between fields; by default a TAB, which can be written as \t
+    #[arg(long, value_name = "CHAR", default_value = "\\t", hide_default_value = true, requires = "field")]
+    #[arg(value_parser = separator)]
+    pub separator: u8,
     /// Compare as decimal numbers (an optional minus, digits, one dot) of any length
     #[arg(long, short)]
     pub numeric: bool,
@@ -49,11 +51,18 @@ impl std::str::FromStr for Bytes1 {
     }
 }
 
+fn separator(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        [byte] => Ok(*byte),
+        b"\\t" => Ok(b'\t'),
+        b"\\0" => Ok(0),
+        b"\\\\" => Ok(b'\\'),
+        _ => Err("it must be one byte, or \\t for a TAB, \\0 for a NUL".into()),
+    }
+}
+
 impl Sort {
     pub(super) fn job(self) -> Result<Box<dyn Job>, String> {
-        if !self.separator.is_ascii() {
-            return Err(format!("the separator '{}' is not a single byte", self.separator));
-        }
         let whole = self.key.is_none() && self.field.is_none() && !self.numeric && !self.reverse && !self.unique;
         Ok(if whole { Box::new(AppJob(SortWhole)) } else { Box::new(AppJob(SortBy(self))) })
     }
@@ -92,7 +101,7 @@ impl App for SortBy {
         for record in chunk.records() {
             let key = match (self.0.key, self.0.field) {
                 (Some(range), _) => &record[(range.from - 1).min(record.len())..range.to.min(record.len())],
-                (_, Some(n)) => match record.split(|b| *b == self.0.separator as u8).nth(n as usize - 1) {
+                (_, Some(n)) => match record.split(|b| *b == self.0.separator).nth(n as usize - 1) {
                     Some(field) => field,
                     None => {
                         out.bad_record(record, format_args!("it has no field {n}"));

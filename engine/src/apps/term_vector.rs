@@ -8,12 +8,13 @@ use crate::app::{App, Bytes, Chunk, Emit, Output, Shuffle, Values};
 
 /// List the most frequent words of each document
 ///
-/// A document is an input file. Prints its name, TAB, and word:count separated by spaces, the most frequent first.
+/// A document is an input file that is not empty. Prints its name, TAB, and word:count separated by spaces, the most
+/// frequent first. Commas, percent signs and control characters in names are written as %XX.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TermVector {
     /// Words for each document
-    #[arg(long, short = 'n', default_value_t = 10)]
-    pub terms: usize,
+    #[arg(long, short = 'n', default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub terms: u32,
     /// Leave out words that occur less often
     #[arg(long, default_value_t = 1)]
     pub min_count: u64,
@@ -36,7 +37,8 @@ impl App for TermVector {
         });
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_unstable();
-        out.emit(chunk.input_name().as_bytes(), &encode(&counts));
+        // The number, not the name: two inputs may look alike. It also puts documents into the order of the inputs.
+        out.emit(&chunk.input().to_be_bytes(), &encode(&counts));
     }
 
     fn reduce<V: Values<Bytes>>(&self, document: &[u8], vectors: &mut V, out: &mut Output<'_>) {
@@ -48,12 +50,14 @@ impl App for TermVector {
         }
         let mut totals: Vec<_> = totals.into_iter().filter(|(_, n)| *n >= self.min_count).collect();
         totals.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        totals.truncate(self.terms);
-        put_name(out, document);
-        let mut separator = b"\t";
-        for (word, n) in totals {
-            out.put(separator);
-            separator = b" ";
+        totals.truncate(self.terms as usize);
+        let number = document.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        put_name(out.input_name(number).as_bytes(), |text| out.put(text));
+        out.put(b"\t");
+        for (i, (word, n)) in totals.into_iter().enumerate() {
+            if i > 0 {
+                out.put(b" ");
+            }
             out.put(&word);
             out.put(b":");
             out.number(n);

@@ -28,11 +28,11 @@ impl Words {
                     f(&lower);
                 });
             }
-            // Nothing but their place divides records of a fixed length.
-            (true, ignore_case) if matches!(chunk.format(), Format::Fixed(_)) => {
-                chunk.records().for_each(|record| unicode(record, ignore_case, &mut f));
-            }
-            (true, ignore_case) => unicode(chunk.bytes(), ignore_case, &mut f),
+            (true, ignore_case) => match chunk.format() {
+                Format::Fixed(_) => chunk.records().for_each(|record| unicode(record, ignore_case, &mut f)),
+                // What ends their records is in no word.
+                Format::Lines | Format::Nul | Format::Whole => unicode(chunk.bytes(), ignore_case, &mut f),
+            },
         }
     }
 }
@@ -45,16 +45,24 @@ fn unicode(bytes: &[u8], ignore_case: bool, f: &mut dyn FnMut(&[u8])) {
     }
 }
 
-/// Appends a name to a list that `,` separates: what would end it is escaped as in URLs.
-pub(crate) fn put_name(out: &mut crate::app::Output<'_>, name: &[u8]) {
-    let plain = |b: &u8| !matches!(b, b',' | b'%' | b'\t' | b'\n' | b'\r');
-    let mut rest = name;
+/// Puts a name where lists are separated by `,`: that, `%` and control characters are escaped as in URLs.
+pub(crate) fn put_name(name: &[u8], put: impl FnMut(&[u8])) {
+    escaped(name, |b| matches!(b, b',' | b'%') || b.is_ascii_control(), put);
+}
+
+/// Puts text that is read up to a TAB or the end of the line: control characters are escaped as in URLs.
+pub(crate) fn put_text(text: &[u8], put: impl FnMut(&[u8])) {
+    escaped(text, |b| b.is_ascii_control(), put);
+}
+
+fn escaped(text: &[u8], special: impl Fn(u8) -> bool, mut put: impl FnMut(&[u8])) {
+    let mut rest = text;
     while !rest.is_empty() {
-        let n = rest.iter().position(|b| !plain(b)).unwrap_or(rest.len());
-        out.put(&rest[..n]);
+        let n = rest.iter().position(|b| special(*b)).unwrap_or(rest.len());
+        put(&rest[..n]);
         rest = &rest[n..];
         if let Some((byte, others)) = rest.split_first() {
-            out.put(format!("%{byte:02X}").as_bytes());
+            put(format!("%{byte:02X}").as_bytes());
             rest = others;
         }
     }

@@ -168,7 +168,7 @@ impl<'c> Chunk<'c> {
     #[inline(always)]
     pub fn words(&self, mut f: impl FnMut(&'c [u8])) {
         match self.format {
-            Format::Fixed(_) => self.each_apart(|record| words::words(self.isa, record, as_dyn(&mut f))),
+            Format::Fixed(_) => self.each_record(&mut |record| words::words(Isa::Portable, record, &mut f)),
             _ => words::words(self.isa, self.bytes, f),
         }
     }
@@ -176,17 +176,23 @@ impl<'c> Chunk<'c> {
     /// Calls `f` with each maximal run of bytes of `set` within a record.
     #[inline(always)]
     pub fn tokens(&self, set: &ByteSet, mut f: impl FnMut(&'c [u8])) {
-        match self.format.separator() {
-            Some(byte) if !set.contains(byte) => words::tokens(self.isa, set, self.bytes, f),
-            None if self.format == Format::Whole => words::tokens(self.isa, set, self.bytes, f),
-            _ => self.each_apart(|record| words::tokens(self.isa, set, record, as_dyn(&mut f))),
+        let borders_hold = match self.format {
+            Format::Whole => true,
+            Format::Lines => !set.contains(b'\n') && !set.contains(b'\r'),
+            Format::Nul => !set.contains(0),
+            Format::Fixed(_) => false,
+        };
+        match borders_hold {
+            true => words::tokens(self.isa, set, self.bytes, f),
+            false => self.each_record(&mut |record| words::tokens(Isa::Portable, set, record, &mut f)),
         }
     }
 
-    /// Records one by one, where nothing between them would end a word.
+    /// Where nothing between two records ends a word, each must be looked at by itself. Rare, so kept out of the way of
+    /// the loops over whole chunks.
     #[cold]
     #[inline(never)]
-    fn each_apart(&self, f: impl FnMut(&'c [u8])) {
+    fn each_record(&self, f: &mut dyn FnMut(&'c [u8])) {
         self.records().for_each(f);
     }
 
@@ -200,11 +206,6 @@ impl<'c> Chunk<'c> {
         };
         Records { rest: self.bytes, size, separators: Separators::of(self.format.separator().unwrap_or(0), self.bytes) }
     }
-}
-
-/// One copy of the searcher will do for all apps, off the hot path.
-fn as_dyn<'f, 'c>(f: &'f mut impl FnMut(&'c [u8])) -> &'f mut dyn FnMut(&'c [u8]) {
-    f
 }
 
 /// Iterator over the records of a [`Chunk`].
@@ -364,6 +365,30 @@ mod tests {
         for text in ["", "fixed", "fixed:0", "fixed:-1", "fixed:99999999999", "Lines"] {
             assert!(text.parse::<Format>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn words_and_tokens_end_with_their_record() {
+        let joined = |all: Vec<&[u8]>| all.iter().map(|w| w.escape_ascii().to_string()).collect::<Vec<_>>().join(" ");
+        let words = |format: &str, bytes: &'static [u8]| {
+            let mut all = Vec::new();
+            Chunk::new(bytes, format.parse().unwrap(), 0, "").words(|w| all.push(w));
+            joined(all)
+        };
+        assert_eq!(words("fixed:3", b"abcdef-gh"), "abc def gh");
+        for (format, bytes) in [("lines", b"abc\ndef-gh" as &[u8]), ("nul", b"abc\0def-gh"), ("whole", b"abc def-gh")] {
+            assert_eq!(words(format, bytes), "abc def gh", "{format}");
+        }
+        let all = ByteSet::new(|b| b != b'-');
+        let tokens = |format: &str, bytes: &'static [u8]| {
+            let mut found = Vec::new();
+            Chunk::new(bytes, format.parse().unwrap(), 0, "").tokens(&all, |t| found.push(t));
+            joined(found)
+        };
+        assert_eq!(tokens("fixed:3", b"abcdef-gh"), "abc def gh");
+        assert_eq!(tokens("lines", b"abc\r\ndef-gh\n"), "abc def gh");
+        assert_eq!(tokens("nul", b"abc\n\0def-gh\0"), "abc\\n def gh");
+        assert_eq!(tokens("whole", b"abc\ndef-gh"), "abc\\ndef gh");
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 //! Formats: gzip (RFC 1952), Zstandard (RFC 8878), bzip2, and the LZ4 frame format
 //! (lz4/doc/lz4_Frame_format.md, version 1.6). A compressed file cannot be cut into
 //! splits, so one reader takes it from its first byte to its last. Opening files,
-//! and telling codecs apart by content rather than by name, is left out.
+//! and reading a codec that only the content tells, is left out.
 
 mod compressed;
 mod decode;
@@ -20,6 +20,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 pub use decode::Decoder;
+pub(crate) use decode::tool_of;
 pub use encode::Encoder;
 
 /// Largest zstd window a [`Decoder`] accepts: 2^27 bytes = 128 MiB, what `zstd -d`
@@ -80,6 +81,22 @@ impl Compression {
             Self::Lz4 => "lz4",
         }
     }
+}
+
+/// How a file is unpacked whose extension stands for a packed format that is not read; `None` for every other name.
+pub fn unpacker(path: &Path) -> Option<&'static str> {
+    let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+    Some(match extension.as_str() {
+        "xz" | "lzma" => "xz -d",
+        "tgz" => "tar -xzf",
+        "tbz" | "tbz2" => "tar -xjf",
+        "txz" => "tar -xJf",
+        "tzst" => "tar --zstd -xf",
+        "zip" => "unzip",
+        "7z" => "7z x",
+        "br" => "brotli -d",
+        _ => return None,
+    })
 }
 
 impl fmt::Display for Compression {

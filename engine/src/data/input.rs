@@ -15,11 +15,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use super::compress::Compression;
+use super::compress::{Compression, unpacker};
 use glob::Glob;
 
 /// The name that stands for standard input, on the command line and in the order.
 const STDIN: &str = "-";
+/// Its name in messages and results.
+const STDIN_NAME: &str = "standard input";
 
 /// One input of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,11 +51,14 @@ pub enum Source {
 }
 
 impl Input {
-    /// The input's name in messages; bytes that are not UTF-8 are replaced.
+    /// The input's name in messages and results. Different paths have different names: bytes that are not UTF-8 are
+    /// written as `\xNN`, and so is a backslash before an `x`.
     pub fn name(&self) -> Cow<'_, str> {
-        match self.source {
-            Source::Stdin => Cow::Borrowed("standard input"),
-            Source::File | Source::Stream => self.path.to_string_lossy(),
+        match (self.source, self.path.to_str()) {
+            (Source::Stdin, _) => Cow::Borrowed(STDIN_NAME),
+            (_, Some(STDIN_NAME)) => Cow::Owned(format!("./{STDIN_NAME}")),
+            (_, Some(text)) if !text.contains("\\x") => Cow::Borrowed(text),
+            _ => Cow::Owned(spelt_out(bytes(&self.path))),
         }
     }
 
@@ -72,12 +77,43 @@ impl Input {
     }
 }
 
+fn spelt_out(path: &[u8]) -> String {
+    let mut out = String::new();
+    for part in path.utf8_chunks() {
+        out += &part.valid().replace("\\x", "\\x5cx");
+        out.extend(part.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    out
+}
+
+/// The inputs of a job, and what was seen on the way to them.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The inputs, in order.
+    pub inputs: Vec<Input>,
+    /// Entries of folders that were passed over because their names begin with `_` or `.`.
+    pub hidden: u64,
+    /// Outputs of jobs that lie below a folder that was named, and are input like any other folder.
+    pub outputs: Vec<PathBuf>,
+    /// Files below folders or found by globs that look packed in a way that is not read: they are taken as they are.
+    pub packed: Vec<PathBuf>,
+}
+
 /// Why the inputs could not be listed.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum Error {
     #[error("{}: no such file or folder; check the path", path.display())]
     Missing { path: PathBuf },
+
+    #[error("an input has an empty name; name a file or folder, or - for standard input")]
+    Nameless,
+
+    #[error("{}: symbolic links that lead to each other and nowhere else; remove or repair them", link.display())]
+    LinkCycle { link: PathBuf },
+
+    #[error("{}: its format is not one that is decompressed (.gz, .zst, .bz2, .lz4); unpack it first, with '{unpacker}'", path.display())]
+    Packed { path: PathBuf, unpacker: &'static str },
 
     #[error("{}: no file matches; check the pattern, and quote it if the shell should not expand it", glob.display())]
     NoMatch { glob: PathBuf },
@@ -138,15 +174,24 @@ pub enum Error {
 ///   for all files below it. Hidden names match only a pattern that spells their first
 ///   `_` or `.` out at the start of a name.
 ///
-/// Symbolic links are followed. An input that several specs name is listed once for each;
-/// one spec lists it once. Paths need not be UTF-8.
+/// Symbolic links are followed. An input that several specs name is listed once for each, and
+/// is then read as often; one spec lists it once. Paths need not be UTF-8.
 ///
 /// # Errors
 ///
 /// Any spec that names nothing, and anything on the way that cannot be listed or read: an
 /// input is never left out in silence. See [`Error`].
 pub fn list(specs: &[OsString]) -> Result<Vec<Input>, Error> {
-    let mut inputs = Vec::with_capacity(specs.len());
+    Ok(listing(specs)?.inputs)
+}
+
+/// As [`list`], with what was seen on the way.
+///
+/// # Errors
+///
+/// As [`list`].
+pub fn listing(specs: &[OsString]) -> Result<Listing, Error> {
+    let mut listing = Listing::default();
     let mut has_stdin = false;
     for spec in specs {
         if spec == STDIN {
@@ -154,22 +199,28 @@ pub fn list(specs: &[OsString]) -> Result<Vec<Input>, Error> {
                 return Err(Error::StdinTwice);
             }
             has_stdin = true;
-            inputs.push(Input::new(STDIN.into(), 0, Source::Stdin));
+            listing.inputs.push(Input::new(STDIN.into(), 0, Source::Stdin));
         } else {
-            list_spec(spec, &mut inputs)?;
+            list_spec(spec, &mut listing)?;
         }
     }
     // A path's own order goes by components and would put `a/b` before `a-b`.
-    inputs.sort_by(|a, b| bytes(&a.path).cmp(bytes(&b.path)));
-    Ok(inputs)
+    listing.inputs.sort_by(|a, b| bytes(&a.path).cmp(bytes(&b.path)));
+    listing.outputs.sort();
+    let packed = listing.inputs.iter().filter(|input| unpacker(&input.path).is_some());
+    listing.packed = packed.map(|input| input.path.clone()).collect();
+    Ok(listing)
 }
 
 fn bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
 
-fn list_spec(spec: &OsStr, inputs: &mut Vec<Input>) -> Result<(), Error> {
+fn list_spec(spec: &OsStr, inputs: &mut Listing) -> Result<(), Error> {
     let path = Path::new(spec);
+    if spec.is_empty() {
+        return Err(Error::Nameless);
+    }
     match fs::metadata(path) {
         Ok(metadata) => list_existing(path, &metadata, inputs),
         Err(error) if is_absent(&error) => {
@@ -191,23 +242,29 @@ fn list_spec(spec: &OsStr, inputs: &mut Vec<Input>) -> Result<(), Error> {
     }
 }
 
-fn list_existing(path: &Path, metadata: &Metadata, inputs: &mut Vec<Input>) -> Result<(), Error> {
+fn list_existing(path: &Path, metadata: &Metadata, listing: &mut Listing) -> Result<(), Error> {
     let kind = metadata.file_type();
     if kind.is_dir() {
-        walk::list_folder(path, inputs)
-    } else if kind.is_socket() {
-        Err(Error::Socket { path: path.into() })
-    } else if kind.is_file() {
-        inputs.push(Input::file(path.into(), metadata.len()));
-        Ok(())
-    } else {
-        inputs.push(Input::new(path.into(), 0, Source::Stream));
-        Ok(())
+        return walk::list_folder(path, listing);
     }
+    if kind.is_socket() {
+        return Err(Error::Socket { path: path.into() });
+    }
+    if let Some(unpacker) = unpacker(path) {
+        return Err(Error::Packed { path: path.into(), unpacker });
+    }
+    listing.inputs.push(match kind.is_file() {
+        true => Input::file(path.into(), metadata.len()),
+        false => Input::new(path.into(), 0, Source::Stream),
+    });
+    Ok(())
 }
 
 fn metadata_error(path: &Path, source: io::Error) -> Error {
-    Error::Metadata { path: path.into(), source }
+    match source.raw_os_error() {
+        Some(libc::ELOOP) => Error::LinkCycle { link: path.into() },
+        _ => Error::Metadata { path: path.into(), source },
+    }
 }
 
 /// Whether a lookup failed because nothing has that name: `a/b` is absent too if `a`

@@ -141,9 +141,14 @@ impl<'o> Output<'o> {
         self.names.get(input as usize).map_or("", String::as_str)
     }
 
-    /// The best records kept, best first, and the number of records.
+    /// The best records, in the order in which they came.
     pub(crate) fn into_ranked(self) -> Vec<Ranked> {
-        self.top.map_or(Vec::new(), |t| t.best)
+        self.top.map_or(Vec::new(), Top::into_arrived)
+    }
+
+    /// What ends a record of the input, if anything does.
+    pub fn separator(&self) -> Option<u8> {
+        self.separator
     }
 }
 
@@ -179,12 +184,15 @@ pub(crate) struct Ranked {
 pub(crate) struct Top {
     most: usize,
     score: u64,
+    /// In the order of their arrival: the best so far, and what has come since they were picked.
     best: Vec<Ranked>,
+    /// The lowest score of those that were picked: a later record must have more.
+    bar: Option<u64>,
 }
 
 impl Top {
     pub(crate) fn new(most: usize) -> Self {
-        Self { most, score: 0, best: Vec::new() }
+        Self { most, score: 0, best: Vec::new(), bar: None }
     }
 
     fn offer(&mut self, buf: &mut Vec<u8>) {
@@ -198,17 +206,45 @@ impl Top {
     /// Adds a record that comes after all that were added before.
     pub(crate) fn add(&mut self, ranked: Ranked) {
         if self.admits(ranked.score) {
-            let at = self.best.partition_point(|r| r.score >= ranked.score);
-            self.best.insert(at, ranked);
-            self.best.truncate(self.most);
+            self.best.push(ranked);
+            // Seldom, so that each record is looked at a few times only.
+            if self.best.len() >= self.most.saturating_mul(2).max(64) {
+                self.pick();
+            }
         }
     }
 
     fn admits(&self, score: u64) -> bool {
-        self.most > 0 && (self.best.len() < self.most || self.best.last().is_some_and(|worst| worst.score < score))
+        self.most > 0 && self.bar.is_none_or(|bar| score > bar)
     }
 
-    pub(crate) fn into_best(self) -> Vec<Ranked> {
+    /// Lets all go but the best.
+    fn pick(&mut self) {
+        if self.best.len() <= self.most {
+            return;
+        }
+        let mut scores: Vec<u64> = self.best.iter().map(|r| r.score).collect();
+        let (better, bar, _) = scores.select_nth_unstable_by(self.most - 1, |a, b| b.cmp(a));
+        let bar = *bar;
+        let mut at_bar = self.most - better.iter().filter(|score| **score > bar).count();
+        self.best.retain(|r| {
+            let first = r.score == bar && at_bar > 0;
+            at_bar -= usize::from(first);
+            first || r.score > bar
+        });
+        self.bar = Some(bar);
+    }
+
+    /// The best records, the best first.
+    pub(crate) fn into_best(mut self) -> Vec<Ranked> {
+        self.pick();
+        self.best.sort_by_key(|r| std::cmp::Reverse(r.score));
+        self.best
+    }
+
+    /// The best records, in the order in which they came.
+    fn into_arrived(mut self) -> Vec<Ranked> {
+        self.pick();
         self.best
     }
 }
@@ -435,6 +471,21 @@ mod tests {
         let file = std::fs::metadata(&path).unwrap();
         assert_eq!(file.len(), (9 << 20) + 3);
         assert!(file.blocks() * 512 < (9 << 20) + (256 << 10), "{} bytes on disk", file.blocks() * 512);
+    }
+
+    #[test]
+    fn the_best_of_many_are_kept_in_their_order() {
+        let scores: Vec<u64> = (0..3000u64).map(|i| i.wrapping_mul(0x9e37_79b9) % 1009).collect();
+        for most in [0, 1, 2, 31, 700, 3000, 5000] {
+            let mut top = Top::new(most);
+            scores.iter().enumerate().for_each(|(i, s)| top.add(Ranked { score: *s, record: i.to_string().into() }));
+            let mut want: Vec<(u64, usize)> = scores.iter().copied().zip(0..).collect();
+            want.sort_by_key(|(score, i)| (std::cmp::Reverse(*score), *i));
+            want.truncate(most);
+            let want: Vec<(u64, Vec<u8>)> = want.into_iter().map(|(s, i)| (s, i.to_string().into())).collect();
+            let got: Vec<(u64, Vec<u8>)> = top.into_best().into_iter().map(|r| (r.score, r.record)).collect();
+            assert!(got == want, "the best {most}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! given back chunk by chunk when the memory budget is smaller than the input.
 
 mod awaited;
+mod stream;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,25 +16,19 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
 
 use super::chunk::{Chunk, Format};
-use super::compress;
 use super::fault::Guard;
 use super::input::{Input, Source};
 use super::output::lock;
 use super::words::Isa;
 use crate::error::Error;
 use crate::value::Stable;
-use awaited::Awaited;
 
 /// Files shorter than this are read, not mapped: mapping, faulting and unmapping cost more than a copy.
 const SMALL: u64 = 256 << 10;
 /// Most small files in one unit.
 const UNIT_FILES: usize = 256;
-/// A record of a stream may be this long, in bytes. A bound on memory.
-const LONGEST_RECORD: usize = 1 << 30;
 /// The kernel maps up to this much of a file at one touch, in bytes.
 const HUGE_PAGE: usize = 2 << 20;
-/// Buffers that a decompressing thread may be ahead.
-const AHEAD: usize = 3;
 
 /// All inputs of a job, laid out in units.
 pub(crate) struct Sources {
@@ -178,7 +173,10 @@ impl Sources {
             Kind::Small(first, last) => {
                 let mut bytes = 0;
                 for i in first..=last {
-                    bytes += self.load_small(i, loader, visit)?;
+                    bytes += match self.inputs[i as usize].len {
+                        0 => self.load_unsized(i, loader, stop, visit)?,
+                        _ => self.load_small(i, loader, visit)?,
+                    };
                 }
                 Ok(bytes)
             }
@@ -247,15 +245,13 @@ impl Sources {
             loader.buffer.resize(n.next_power_of_two(), 0);
         }
         let mut done = 0;
-        if n > 0 {
-            let file = File::open(&input.path).map_err(|e| self.read_error(i, 0, e))?;
-            while done < n {
-                match file.read_at(&mut loader.buffer[done..n], done as u64) {
-                    Ok(0) => return Err(self.shrank(i, done as u64)),
-                    Ok(got) => done += got,
-                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(e) => return Err(self.read_error(i, done as u64, e)),
-                }
+        let file = File::open(&input.path).map_err(|e| self.open_error(i, e))?;
+        while done < n {
+            match file.read_at(&mut loader.buffer[done..n], done as u64) {
+                Ok(0) => return Err(self.shrank(i, done as u64)),
+                Ok(got) => done += got,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.read_error(i, done as u64, e)),
             }
         }
         Ok(&loader.buffer[..n])
@@ -278,7 +274,7 @@ impl Sources {
     fn open(&self, i: u32) -> Result<Option<Mapped>, Error> {
         let input = &self.inputs[i as usize];
         let fail = |e| self.read_error(i, 0, e);
-        let file = File::open(&input.path).map_err(fail)?;
+        let file = File::open(&input.path).map_err(|e| self.open_error(i, e))?;
         let now = file.metadata().map_err(fail)?.len();
         if now < input.len {
             return Err(self.shrank(i, now));
@@ -295,87 +291,6 @@ impl Sources {
         let now = std::fs::metadata(&self.inputs[i as usize].path).map_err(|e| self.read_error(i, 0, e))?.len();
         // Within the last page of a shrunk file zeros are read without a fault.
         if now < end || mapped.guard.was_hit() { Err(self.shrank(i, now)) } else { Ok(()) }
-    }
-
-    fn load_stream(&self, i: u32, stop: &AtomicBool, visit: &mut Visit<'_>) -> Result<u64, Error> {
-        std::thread::scope(|scope| {
-            let (full, chunks) = std::sync::mpsc::sync_channel::<Result<Vec<u8>, Error>>(AHEAD);
-            let (empty, spare) = std::sync::mpsc::channel::<Vec<u8>>();
-            scope.spawn(move || {
-                // The other side hangs up when it has failed.
-                if let Err(e) = self.cut_stream(i, stop, &spare, |chunk| full.send(Ok(chunk)).is_ok()) {
-                    let _ = full.send(Err(e));
-                }
-            });
-            let mut offset = 0;
-            for chunk in chunks {
-                let chunk = chunk?;
-                visit(&Loaded { chunk: self.chunk(&chunk, i).at(offset), stable: Stable::NONE })?;
-                offset += chunk.len() as u64;
-                let _ = empty.send(chunk);
-            }
-            Ok(offset)
-        })
-    }
-
-    /// Reads a stream and hands on buffers of whole records, about a chunk each.
-    fn cut_stream(
-        &self,
-        i: u32,
-        stop: &AtomicBool,
-        spare: &std::sync::mpsc::Receiver<Vec<u8>>,
-        mut give: impl FnMut(Vec<u8>) -> bool,
-    ) -> Result<(), Error> {
-        let mut stream = self.open_stream(i, stop)?;
-        let (mut buffer, mut offset) = (Vec::new(), 0u64);
-        let want = self.chunk.max(64 << 10);
-        loop {
-            let before = buffer.len();
-            let read = (&mut *stream).take((want.max(before)) as u64).read_to_end(&mut buffer);
-            read.map_err(|e| self.read_error(i, offset + before as u64, e))?;
-            if buffer.len() == before {
-                break;
-            }
-            if buffer.len() > LONGEST_RECORD && self.format.complete(&buffer) == 0 {
-                let e = std::io::Error::other("a record of more than 1 GiB; is --input-format right?");
-                return Err(self.read_error(i, offset, e));
-            }
-            let whole = self.format.complete(&buffer);
-            if whole == 0 {
-                continue;
-            }
-            let mut next = spare.try_recv().unwrap_or_default();
-            next.clear();
-            next.extend_from_slice(&buffer[whole..]);
-            buffer.truncate(whole);
-            offset += whole as u64;
-            if !give(std::mem::replace(&mut buffer, next)) {
-                return Ok(());
-            }
-        }
-        if let Format::Fixed(size) = self.format
-            && !buffer.is_empty()
-        {
-            let len = offset + buffer.len() as u64;
-            return Err(Error::Ragged { name: self.names[i as usize].clone(), len, size });
-        }
-        if !buffer.is_empty() {
-            give(buffer);
-        }
-        Ok(())
-    }
-
-    fn open_stream<'s>(&self, i: u32, stop: &'s AtomicBool) -> Result<Box<dyn Read + Send + 's>, Error> {
-        let input = &self.inputs[i as usize];
-        let stream: std::io::Result<Box<dyn Read + Send + 's>> = match (input.compression, input.source) {
-            (Some(kind), _) => File::open(&input.path)
-                .and_then(|file| compress::Decoder::new(kind, Box::new(file), self.names[i as usize].as_str().into()))
-                .map(|decoder| Box::new(decoder) as _),
-            (None, Source::Stdin) => Awaited::stdin(stop).map(|pipe| Box::new(pipe) as _),
-            (None, Source::Stream) => Awaited::open(&input.path, stop).map(|pipe| Box::new(pipe) as _),
-            (None, Source::File) => File::open(&input.path).map(|file| Box::new(file) as _),
-        };
-        stream.map_err(|e| self.read_error(i, 0, e))
     }
 
     /// The first bytes of records spread evenly over the inputs, for sampling: up to `n` pieces of `size` bytes, cut
@@ -402,7 +317,7 @@ impl Sources {
             if share == 0 {
                 continue;
             }
-            let file = File::open(&input.path).map_err(|e| self.read_error(i, 0, e))?;
+            let file = File::open(&input.path).map_err(|e| self.open_error(i, e))?;
             for k in 0..share {
                 let at = k * (input.len / share);
                 all.extend(self.sample_at(i, &file, at, size)?.map(|bytes| (i, bytes)));
@@ -440,6 +355,10 @@ impl Sources {
             _ => first.len(),
         };
         Ok((whole > 0).then(|| first[..whole].to_vec()))
+    }
+
+    fn open_error(&self, i: u32, source: std::io::Error) -> Error {
+        Error::Open { name: self.names[i as usize].clone(), source }
     }
 
     pub(crate) fn read_error(&self, i: u32, offset: u64, source: std::io::Error) -> Error {

@@ -57,5 +57,5 @@ impl App for Hashtags {
 }
 
 fn main() -> ExitCode {
-    gristmill::main([Entry::new::<Hashtags>("hashtags").example("wordfreq run hashtags posts/ -o out/")])
+    gristmill::main([Entry::new::<Hashtags>("hashtags").with_example("posts/ -o out/")])
 }

@@ -23,7 +23,7 @@ fn counts_hashtags_of_a_folder() {
 
     let run = wordfreq(&["run", "hashtags", posts]);
     assert_eq!(text(&run.stdout), "#go\t1\n#map_reduce\t1\n#rust\t3\n");
-    let run = wordfreq(&["run", "hashtags", "--min-length", "3", posts, "-o", out, "-r", "3"]);
+    let run = wordfreq(&["run", "hashtags", "--min-length", "3", posts, "-o", out, "--reducers", "3"]);
     assert!(run.status.success(), "{}", text(&run.stderr));
     let mut lines: Vec<_> = text(&wordfreq(&["cat", out]).stdout).lines().map(String::from).collect();
     lines.sort();

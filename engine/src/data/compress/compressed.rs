@@ -8,8 +8,8 @@ use std::sync::Arc;
 /// Bytes of one read call: few enough to stay in the L2 cache, enough to make calls rare.
 const BUFFER_LEN: usize = 128 << 10;
 
-pub(super) struct Compressed {
-    inner: Box<dyn Read + Send>,
+pub(super) struct Compressed<'s> {
+    inner: Box<dyn Read + Send + 's>,
     buffer: Vec<u8>,
     /// `buffer[start..end]` was read and not yet consumed.
     start: usize,
@@ -19,14 +19,14 @@ pub(super) struct Compressed {
 }
 
 /// An empty stand-in, free of allocation, for codecs that give their reader back by swap.
-impl Default for Compressed {
+impl Default for Compressed<'_> {
     fn default() -> Self {
         Self { inner: Box::new(io::empty()), buffer: Vec::new(), start: 0, end: 0, consumed: 0, failure: None }
     }
 }
 
-impl Compressed {
-    pub(super) fn new(inner: Box<dyn Read + Send>) -> Self {
+impl<'s> Compressed<'s> {
+    pub(super) fn new(inner: Box<dyn Read + Send + 's>) -> Self {
         Self { inner, buffer: vec![0; BUFFER_LEN], ..Self::default() }
     }
 
@@ -92,7 +92,7 @@ fn stand_in(failure: &Arc<io::Error>) -> io::Error {
     io::Error::other(Arc::clone(failure))
 }
 
-impl BufRead for Compressed {
+impl BufRead for Compressed<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.start == self.end {
             self.refill()?;
@@ -107,7 +107,7 @@ impl BufRead for Compressed {
     }
 }
 
-impl Read for Compressed {
+impl Read for Compressed<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let ready = self.fill_buf()?;
         let len = ready.len().min(out.len());

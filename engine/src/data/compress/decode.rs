@@ -12,6 +12,7 @@ const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const BZIP2_MAGIC: &[u8] = b"BZh";
 const LZ4_MAGIC: &[u8] = &[0x04, 0x22, 0x4d, 0x18];
+const XZ_MAGIC: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
 const LZ4_LEGACY_MAGIC: &[u8] = &[0x02, 0x21, 0x4c, 0x18];
 /// Behind a first byte of 0x50 to 0x5f, for zstd and lz4 alike.
 const SKIPPABLE_MAGIC_TAIL: &[u8] = &[0x2a, 0x4d, 0x18];
@@ -35,8 +36,8 @@ const SKIPPABLE_HEADER_LEN: usize = 8;
 /// [`Read::read`] gives an [`io::Error`] around an [`Error`]; its kind is `UnexpectedEof`
 /// for a truncated file, `InvalidData` for a corrupt one or one with trailing garbage,
 /// `Unsupported`, or that of the failed read. Every later call gives the same error.
-pub struct Decoder {
-    codec: Box<dyn Codec>,
+pub struct Decoder<'s> {
+    codec: Box<dyn Codec<'s> + 's>,
     kind: Compression,
     name: Arc<str>,
     state: State,
@@ -62,13 +63,13 @@ enum Next {
     Foreign,
 }
 
-impl Decoder {
+impl<'s> Decoder<'s> {
     /// A decoder of `inner`, which errors will call `name`.
     ///
     /// # Errors
     ///
     /// Only if the codec cannot be set up; `inner` is not read yet.
-    pub fn new(kind: Compression, inner: Box<dyn Read + Send>, name: Arc<str>) -> io::Result<Self> {
+    pub fn new(kind: Compression, inner: Box<dyn Read + Send + 's>, name: Arc<str>) -> io::Result<Self> {
         Ok(Self { codec: codec(kind, Compressed::new(inner))?, kind, name, state: State::Fresh })
     }
 
@@ -213,7 +214,7 @@ impl Decoder {
     }
 }
 
-impl Read for Decoder {
+impl Read for Decoder<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if out.is_empty() {
             return Ok(0);
@@ -223,6 +224,15 @@ impl Read for Decoder {
             error.into()
         })
     }
+}
+
+/// The tool that made data which begins like this: no text does, for the magic numbers hold bytes that are not UTF-8 or
+/// are control characters, and that of bzip2 is ten bytes long.
+pub(crate) fn tool_of(head: &[u8]) -> Option<&'static str> {
+    let is_bzip2 = head.starts_with(BZIP2_MAGIC) && head.get(4..10) == Some(b"1AY&SY".as_slice());
+    let magics = [(GZIP_MAGIC, "gzip"), (ZSTD_MAGIC, "zstd"), (LZ4_MAGIC, "lz4"), (XZ_MAGIC, "xz")];
+    let of = magics.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, tool)| *tool);
+    of.or(is_bzip2.then_some("bzip2"))
 }
 
 /// Tells what starts with `head`: the next four bytes, fewer at the end of the file.

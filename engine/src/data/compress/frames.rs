@@ -14,8 +14,8 @@ use zstd::stream::raw::{self, DParameter, Operation};
 use super::compressed::Compressed;
 use super::{Compression, ZSTD_WINDOW_LOG_MAX, lz4};
 
-pub(super) trait Codec: Send {
-    fn compressed(&mut self) -> &mut Compressed;
+pub(super) trait Codec<'s>: Send {
+    fn compressed(&mut self) -> &mut Compressed<'s>;
 
     /// Makes ready for a frame that starts at the next compressed byte.
     fn open_frame(&mut self) -> io::Result<()>;
@@ -25,7 +25,7 @@ pub(super) trait Codec: Send {
     fn read_frame(&mut self, out: &mut [u8]) -> io::Result<usize>;
 }
 
-pub(super) fn codec(kind: Compression, compressed: Compressed) -> io::Result<Box<dyn Codec>> {
+pub(super) fn codec<'s>(kind: Compression, compressed: Compressed<'s>) -> io::Result<Box<dyn Codec<'s> + 's>> {
     Ok(match kind {
         Compression::Gzip => Box::new(Gzip::new(compressed)),
         Compression::Zstd => Box::new(Zstd::new(compressed)?),
@@ -34,10 +34,10 @@ pub(super) fn codec(kind: Compression, compressed: Compressed) -> io::Result<Box
     })
 }
 
-struct Gzip(GzDecoder<Compressed>);
+struct Gzip<'s>(GzDecoder<Compressed<'s>>);
 
-impl Gzip {
-    fn new(compressed: Compressed) -> Self {
+impl<'s> Gzip<'s> {
+    fn new(compressed: Compressed<'s>) -> Self {
         // The decoder parses a header as soon as it is made. It is made on nothing, so
         // that reading starts with the first frame like for the other codecs.
         let mut decoder = GzDecoder::new(Compressed::default());
@@ -46,8 +46,8 @@ impl Gzip {
     }
 }
 
-impl Codec for Gzip {
-    fn compressed(&mut self) -> &mut Compressed {
+impl<'s> Codec<'s> for Gzip<'s> {
+    fn compressed(&mut self) -> &mut Compressed<'s> {
         self.0.get_mut()
     }
 
@@ -62,22 +62,22 @@ impl Codec for Gzip {
     }
 }
 
-struct Zstd {
+struct Zstd<'s> {
     decoder: raw::Decoder<'static>,
-    compressed: Compressed,
+    compressed: Compressed<'s>,
     ended: bool,
 }
 
-impl Zstd {
-    fn new(compressed: Compressed) -> io::Result<Self> {
+impl<'s> Zstd<'s> {
+    fn new(compressed: Compressed<'s>) -> io::Result<Self> {
         let mut decoder = raw::Decoder::new()?;
         decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))?;
         Ok(Self { decoder, compressed, ended: true })
     }
 }
 
-impl Codec for Zstd {
-    fn compressed(&mut self) -> &mut Compressed {
+impl<'s> Codec<'s> for Zstd<'s> {
+    fn compressed(&mut self) -> &mut Compressed<'s> {
         &mut self.compressed
     }
 
@@ -104,14 +104,14 @@ impl Codec for Zstd {
     }
 }
 
-struct Bzip2 {
+struct Bzip2<'s> {
     decoder: Decompress,
-    compressed: Compressed,
+    compressed: Compressed<'s>,
     ended: bool,
 }
 
-impl Bzip2 {
-    fn new(compressed: Compressed) -> Self {
+impl<'s> Bzip2<'s> {
+    fn new(compressed: Compressed<'s>) -> Self {
         Self { decoder: Decompress::new(false), compressed, ended: true }
     }
 
@@ -124,8 +124,8 @@ impl Bzip2 {
     }
 }
 
-impl Codec for Bzip2 {
-    fn compressed(&mut self) -> &mut Compressed {
+impl<'s> Codec<'s> for Bzip2<'s> {
+    fn compressed(&mut self) -> &mut Compressed<'s> {
         &mut self.compressed
     }
 

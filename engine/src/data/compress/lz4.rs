@@ -12,16 +12,16 @@ use lz4_flex::frame::{Error as FrameError, FrameDecoder};
 use super::compressed::Compressed;
 use super::frames::Codec;
 
-pub(super) struct Lz4(FrameDecoder<Walker>);
+pub(super) struct Lz4<'s>(FrameDecoder<Walker<'s>>);
 
-impl Lz4 {
-    pub(super) fn new(compressed: Compressed) -> Self {
+impl<'s> Lz4<'s> {
+    pub(super) fn new(compressed: Compressed<'s>) -> Self {
         Self(FrameDecoder::new(Walker::new(compressed)))
     }
 }
 
-impl Codec for Lz4 {
-    fn compressed(&mut self) -> &mut Compressed {
+impl<'s> Codec<'s> for Lz4<'s> {
+    fn compressed(&mut self) -> &mut Compressed<'s> {
         &mut self.0.get_mut().compressed
     }
 
@@ -87,8 +87,8 @@ enum Field {
 }
 
 /// Passes a frame's bytes on, never more than one field at a time.
-struct Walker {
-    compressed: Compressed,
+struct Walker<'s> {
+    compressed: Compressed<'s>,
     field: Field,
     /// Bytes of the field still to come.
     left: u64,
@@ -98,8 +98,8 @@ struct Walker {
     content_checksum: bool,
 }
 
-impl Walker {
-    fn new(compressed: Compressed) -> Self {
+impl<'s> Walker<'s> {
+    fn new(compressed: Compressed<'s>) -> Self {
         Self { compressed, field: Field::Done, left: 0, value: [0; 4], block_checksums: false, content_checksum: false }
     }
 
@@ -148,7 +148,7 @@ impl Walker {
     }
 }
 
-impl Read for Walker {
+impl Read for Walker<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let limit = usize::try_from(self.left).map_or(out.len(), |left| left.min(out.len()));
         let len = self.compressed.read(&mut out[..limit])?;

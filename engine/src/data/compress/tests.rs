@@ -35,7 +35,7 @@ fn encode_lz4(info: FrameInfo, content: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn open(kind: Compression, inner: impl Read + Send + 'static) -> Decoder {
+fn open(kind: Compression, inner: impl Read + Send + 'static) -> Decoder<'static> {
     Decoder::new(kind, Box::new(inner), Arc::from("logs/a")).unwrap()
 }
 

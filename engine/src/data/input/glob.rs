@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::walk::{self, Entry};
-use super::{Error, Input, is_absent};
+use super::{Error, Listing, is_absent};
 
 /// A pattern, cut at its longest prefix of literal folders.
 pub(super) struct Glob {
@@ -51,17 +51,17 @@ impl Glob {
     }
 
     /// Appends all files the pattern stands for; an error if there are none.
-    pub(super) fn list(&self, inputs: &mut Vec<Input>) -> Result<(), Error> {
-        let before = inputs.len();
+    pub(super) fn list(&self, listing: &mut Listing) -> Result<(), Error> {
+        let before = listing.inputs.len();
         let mut folders = vec![(self.root.clone(), 0)];
         while let Some((folder, level)) = folders.pop() {
             for entry in self.entries(&folder)? {
-                if let Some(subfolder) = self.visit(&folder, &entry, level, inputs)? {
+                if let Some(subfolder) = self.visit(&folder, &entry, level, listing)? {
                     folders.push((subfolder, level + 1));
                 }
             }
         }
-        if inputs.len() == before {
+        if listing.inputs.len() == before {
             let glob = self.spec.clone();
             return Err(Error::NoMatch { glob });
         }
@@ -82,7 +82,7 @@ impl Glob {
         folder: &Path,
         entry: &DirEntry,
         level: usize,
-        inputs: &mut Vec<Input>,
+        listing: &mut Listing,
     ) -> Result<Option<PathBuf>, Error> {
         let name = entry.file_name();
         if self.hides(&name) {
@@ -101,9 +101,9 @@ impl Glob {
             };
         }
         match walk::classify(&self.root, path, entry)? {
-            Entry::File(input) => inputs.push(input),
+            Entry::File(input) => listing.inputs.push(input),
             // All that is below it is taken here, so that nothing matches twice.
-            Entry::Folder(folder) => walk::list_below(&self.root, folder, inputs)?,
+            Entry::Folder(folder) => walk::list_below(&self.root, folder, listing)?,
             Entry::Other(path, kind) => return Err(Error::NotAFile { path, kind }),
         }
         Ok(None)

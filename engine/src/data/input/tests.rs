@@ -10,7 +10,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{Error, Input, Source, list};
+use super::{Error, Input, Source, list, listing};
 use crate::data::compress::Compression;
 
 /// A folder with the named files, each holding its own name.
@@ -174,7 +174,7 @@ fn what_names_nothing_is_an_error() {
     assert!(matches!(error("empty"), Error::EmptyFolder { .. }));
     assert!(matches!(error("hidden"), Error::EmptyFolder { .. }));
     assert!(matches!(error("a[b"), Error::Pattern { .. }));
-    assert!(matches!(list(&["".into()]), Err(Error::Missing { .. })));
+    assert!(matches!(list(&["".into()]), Err(Error::Nameless)));
     assert!(list(&[]).unwrap().is_empty());
     // A pattern longer than a name may be is still a pattern.
     let long = format!("f*{{{}}}", "x,".repeat(200));
@@ -252,7 +252,7 @@ fn names_need_not_be_utf8() {
         let inputs = list(&[spec.into()]).unwrap();
         assert_eq!(inputs[0].path, file);
         assert_eq!(inputs[0].compression, Some(Compression::Gzip));
-        assert!(inputs[0].name().contains('\u{fffd}'));
+        assert!(inputs[0].name().ends_with(r"/f\xff/n\xfe.gz"));
     }
     let pattern = root.path().join(OsStr::from_bytes(b"*\xff"));
     assert!(matches!(list(&[pattern.into()]), Err(Error::PatternNotUtf8 { .. })));
@@ -276,6 +276,33 @@ fn pipes_and_devices_are_streams_when_named_and_errors_in_folders() {
     let socket = root.path().join("socket");
     let _listener = UnixListener::bind(&socket).unwrap();
     assert!(matches!(list(&[socket.into()]), Err(Error::Socket { .. })));
+}
+
+#[test]
+fn names_are_different_where_paths_are() {
+    let named = |path: &[u8]| Input::file(Path::new(OsStr::from_bytes(path)).into(), 1).name().into_owned();
+    for (path, name) in [
+        (&b"plain\\ \xc3\xa9"[..], "plain\\ \u{e9}"),
+        (b"a\xff", "a\\xff"),
+        (b"a\xfe", "a\\xfe"),
+        (b"a\\xff", "a\\x5cxff"),
+        (b"standard input", "./standard input"),
+    ] {
+        assert_eq!(named(path), name);
+    }
+    assert_eq!(Input::new("-".into(), 0, Source::Stdin).name(), "standard input");
+}
+
+#[test]
+fn what_was_seen_on_the_way_is_told() {
+    let root =
+        tree(&["in/a", "in/_log", "in/.git/x", "in/day1/_SUCCESS", "in/day1/part-00000", "in/b.xz", "in/_SUCCESS"]);
+    let seen = listing(&[root.path().join("in").into()]).unwrap();
+    assert_eq!((seen.inputs.len(), seen.hidden), (3, 4));
+    assert_eq!(seen.outputs, [root.path().join("in/day1")]);
+    assert_eq!(seen.packed, [root.path().join("in/b.xz")]);
+    let named = list(&[root.path().join("in/b.xz").into()]);
+    assert!(matches!(named, Err(Error::Packed { unpacker: "xz -d", .. })));
 }
 
 #[test]

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::{Error, Input, is_absent, metadata_error};
+use super::{Error, Input, Listing, is_absent, metadata_error};
+use crate::data::commit::SUCCESS;
 
 /// Threads that list folders. Two hide most of the waiting; more find little to do.
 const THREADS: usize = 2;
@@ -20,11 +21,11 @@ const THREADS: usize = 2;
 const FOLDERS_MIN: usize = 8;
 
 /// Appends all files below `folder`; an error if there are none.
-pub(super) fn list_folder(folder: &Path, inputs: &mut Vec<Input>) -> Result<(), Error> {
-    let before = inputs.len();
+pub(super) fn list_folder(folder: &Path, listing: &mut Listing) -> Result<(), Error> {
+    let before = listing.inputs.len();
     let root = without_trailing_slashes(folder);
-    list_below(root, root.to_owned(), inputs)?;
-    if inputs.len() == before {
+    list_below(root, root.to_owned(), listing)?;
+    if listing.inputs.len() == before {
         let path = folder.to_owned();
         return Err(Error::EmptyFolder { path });
     }
@@ -35,15 +36,20 @@ pub(super) fn list_folder(folder: &Path, inputs: &mut Vec<Input>) -> Result<(), 
 ///
 /// Goes level by level: the folders of a level are independent of each other, so wide
 /// levels are shared out among threads.
-pub(super) fn list_below(root: &Path, folder: PathBuf, inputs: &mut Vec<Input>) -> Result<(), Error> {
+pub(super) fn list_below(root: &Path, folder: PathBuf, listing: &mut Listing) -> Result<(), Error> {
+    let mut named = Some(folder.clone());
     let mut level = vec![folder];
     while !level.is_empty() {
         let mut below = Vec::new();
         for part in list_level(root, &level) {
             let part = part?;
             below.extend(part.folders);
-            inputs.extend(part.inputs);
+            listing.inputs.extend(part.inputs);
+            listing.hidden += part.hidden;
+            // What the user named is meant to be read, output or not.
+            listing.outputs.extend(part.outputs.into_iter().filter(|folder| named.as_ref() != Some(folder)));
         }
+        named = None;
         level = below;
     }
     Ok(())
@@ -54,6 +60,9 @@ pub(super) fn list_below(root: &Path, folder: PathBuf, inputs: &mut Vec<Input>) 
 struct Found {
     folders: Vec<PathBuf>,
     inputs: Vec<Input>,
+    hidden: u64,
+    /// Folders with a `_SUCCESS`.
+    outputs: Vec<PathBuf>,
 }
 
 /// Lists the folders of one level, in one part for each thread that took some.
@@ -87,6 +96,10 @@ fn list_entries(root: &Path, folder: &Path, found: &mut Found) -> Result<(), Err
     for entry in read_folder(folder)? {
         let name = entry.file_name();
         if is_hidden(&name) {
+            found.hidden += 1;
+            if name == SUCCESS {
+                found.outputs.push(folder.to_owned());
+            }
             continue;
         }
         match classify(root, folder.join(name), &entry)? {

@@ -20,18 +20,25 @@ const TURN: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 pub(super) struct Awaited<'s> {
     file: File,
     stop: &'s AtomicBool,
+    pauses: bool,
 }
 
 impl<'s> Awaited<'s> {
     /// Standard input, without the standard library's buffer: a wait would not see what is in there.
     pub(super) fn stdin(stop: &'s AtomicBool) -> io::Result<Self> {
-        Ok(Self { file: File::from(io::stdin().as_fd().try_clone_to_owned()?), stop })
+        Ok(Self { file: File::from(io::stdin().as_fd().try_clone_to_owned()?), stop, pauses: false })
     }
 
     /// A pipe or device. Opening does not wait for a writer; reading does.
     pub(super) fn open(path: &Path, stop: &'s AtomicBool) -> io::Result<Self> {
         let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-        Ok(Self { file, stop })
+        Ok(Self { file, stop, pauses: false })
+    }
+
+    /// From now on a read that waited for a turn in vain says [`io::ErrorKind::WouldBlock`].
+    pub(super) fn pausing(mut self) -> Self {
+        self.pauses = true;
+        self
     }
 }
 
@@ -39,6 +46,7 @@ impl Read for Awaited<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while !self.stop.load(Ordering::Relaxed) {
             match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&TURN)) {
+                Ok(0) if self.pauses => return Err(io::ErrorKind::WouldBlock.into()),
                 Ok(0) | Err(rustix::io::Errno::INTR) => continue,
                 Ok(_) => {}
                 Err(e) => return Err(e.into()),
