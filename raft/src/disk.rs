@@ -182,7 +182,11 @@ pub trait Files: Clone + Send + Sync + 'static {
     /// # Errors
     ///
     /// If the disk refuses.
-    fn append(&self, name: &str, bytes: Vec<u8>) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<Self>;
+    fn append(
+        &self,
+        name: &str,
+        bytes: Vec<u8>,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<Self>;
 
     /// Makes the file durable and gives it the name `to`, replacing what had it: after a crash, `to` is the old file
     /// or the new one, whole.
@@ -198,6 +202,9 @@ pub trait Files: Clone + Send + Sync + 'static {
     ///
     /// If the disk refuses.
     fn remove(&self, name: &str) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<Self>;
+
+    /// Lets go of the folder, so that it can be opened again.
+    fn close(&self) -> impl Future<Output = ()> + Send + 'static + use<Self>;
 }
 
 /// Fails for a batch that a [`Kv`] must not take.

@@ -18,7 +18,10 @@ use super::{Error, FileInfo, Files};
 /// wait behind it.
 const SYNC_EVERY_BYTES: u64 = 4 << 20;
 
-/// A folder of the file system.
+/// Locked for as long as a process uses the folder.
+const LOCK: &str = "lock";
+
+/// A folder of the file system, for one process at a time.
 #[derive(Clone, Debug)]
 pub struct Folder {
     inner: Arc<Inner>,
@@ -29,6 +32,8 @@ pub struct Folder {
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
+    /// Keeps other processes out.
+    lock: Mutex<Option<File>>,
     /// Files that stay open between writes in place.
     open: Mutex<HashMap<String, Arc<File>>>,
     /// Bytes appended since the last sync, by name.
@@ -43,9 +48,38 @@ impl Folder {
     /// If it can not be created, or no thread started.
     pub fn open(path: &Path) -> Result<Self, Error> {
         fs::create_dir_all(path).map_err(|e| Error::new("create the folder", path.display(), e))?;
+        let taken = take(&path.join(LOCK)).map_err(|e| Error::new("take the folder", path.display(), e))?;
+        Self::with_lock(path, Some(taken))
+    }
+
+    /// Takes the folder at `path` to read it; nothing is created. A process that writes must not have it.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there, or a process uses it.
+    pub fn open_to_read(path: &Path) -> Result<Self, Error> {
+        let take = || -> io::Result<Option<File>> {
+            fs::read_dir(path)?;
+            let file = match File::open(path.join(LOCK)) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                file => file?,
+            };
+            file.try_lock_shared().map_err(busy)?;
+            Ok(Some(file))
+        };
+        let taken = take().map_err(|e| Error::new("read the folder", path.display(), e))?;
+        Self::with_lock(path, taken)
+    }
+
+    fn with_lock(path: &Path, taken: Option<File>) -> Result<Self, Error> {
         let start = |name| Worker::start(name).map_err(|e| Error::new("start a thread for", path.display(), e));
         Ok(Self {
-            inner: Arc::new(Inner { path: path.to_owned(), open: Mutex::default(), unsynced: Mutex::default() }),
+            inner: Arc::new(Inner {
+                path: path.to_owned(),
+                lock: Mutex::new(taken),
+                open: Mutex::default(),
+                unsynced: Mutex::default(),
+            }),
             small: start("raft-mark")?,
             long: start("raft-files")?,
         })
@@ -119,6 +153,22 @@ impl Inner {
     }
 }
 
+/// Takes the lock file, or fails if another process has it.
+fn take(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    file.try_lock().map_err(busy)?;
+    Ok(file)
+}
+
+fn busy(error: fs::TryLockError) -> io::Error {
+    match error {
+        fs::TryLockError::WouldBlock => {
+            io::Error::new(io::ErrorKind::ResourceBusy, "another process uses it; stop that one first")
+        }
+        fs::TryLockError::Error(error) => error,
+    }
+}
+
 /// Locks a map that no holder of the lock leaves half changed, so that a panic elsewhere does not matter.
 fn lock<T>(map: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     map.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -160,7 +210,7 @@ impl Files for Folder {
             for entry in fs::read_dir(&self.inner.path)? {
                 let entry = entry?;
                 let meta = entry.metadata()?;
-                if meta.is_file() {
+                if meta.is_file() && entry.file_name() != LOCK {
                     found.push(FileInfo { name: entry.file_name().to_string_lossy().into_owned(), bytes: meta.len() });
                 }
             }
@@ -197,5 +247,10 @@ impl Files for Folder {
     fn remove(&self, name: &str) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
         let file = name.to_string();
         self.run(&self.long, "remove", name, move |inner| inner.remove(&file))
+    }
+
+    fn close(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        drop(lock(&self.inner.lock).take());
+        std::future::ready(())
     }
 }

@@ -63,7 +63,7 @@ impl SledKv {
             Ok(Open { db, file })
         };
         let place = |e| Error::new("open the database", path.display(), e);
-        let inner = Inner { path: path.to_owned(), open: RwLock::new(Some(opened().map_err(place)?)) };
+        let inner = Inner { path: path.to_owned(), open: RwLock::new(Some(caught(opened).map_err(place)?)) };
         inner.with("open", |open| inner.no_blobs(open))?;
         let worker = Worker::start("raft-log").map_err(place)?;
         Ok(Self { inner: Arc::new(inner), worker })
@@ -84,7 +84,7 @@ impl Inner {
     fn with<T>(&self, what: &'static str, job: impl FnOnce(&Open) -> io::Result<T>) -> Result<T, Error> {
         let open = self.open.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         let open = open.as_ref().ok_or_else(|| io::Error::other("the database is closed"));
-        open.and_then(job).map_err(|e| Error::new(what, self.path.display(), e))
+        open.and_then(|open| caught(|| job(open))).map_err(|e| Error::new(what, self.path.display(), e))
     }
 
     /// Fails if sled has put anything into a blob file, which no barrier makes durable.
@@ -100,6 +100,15 @@ impl Inner {
             }
         }
     }
+}
+
+/// Makes an error of a panic: sled panics over damage. The error ends the node, so that nothing half done is used.
+fn caught<T>(job: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word");
+        Err(io::Error::other(format!("sled panicked: {text}")))
+    })
 }
 
 /// Makes the files of a new database and the folders that name them durable.

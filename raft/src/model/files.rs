@@ -220,4 +220,8 @@ impl<Rt: AsyncRuntime> Files for ModelFiles<Rt> {
         });
         std::future::ready(result)
     }
+
+    fn close(&self) -> impl Future<Output = ()> + Send + 'static + use<Rt> {
+        std::future::ready(())
+    }
 }
