@@ -1,0 +1,66 @@
+//! A process that is killed at random moments, again and again: everything that it acknowledged is there, every time.
+//!
+//! `GRISTMILL_CRASH_ROUNDS` says how often (20 if unset; the full suite is 200). A kill leaves the page cache: what a
+//! loss of power takes is tested over the modelled disk.
+
+mod program;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use gristmill_raft::verify;
+use program::{program, rounds};
+
+/// What one life of the process said.
+struct Life {
+    term: u64,
+    have: BTreeSet<u64>,
+    acknowledged: Vec<u64>,
+}
+
+/// Starts the writer, lets it work for `time` once it works, and kills it.
+fn live(folder: &std::path::Path, time: Duration) -> Life {
+    let mut child = Command::new(program("raftlog"));
+    let mut child = child.arg("write").arg(folder).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = || {
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        line.trim_end().to_string()
+    };
+    let numbers = |text: &str| text.split_whitespace().map(|n| n.parse().unwrap()).collect::<Vec<u64>>();
+    let term = numbers(line().strip_prefix("term ").expect("it leads"))[0];
+    let have = numbers(line().strip_prefix("have").expect("it reads")).into_iter().collect();
+    std::thread::sleep(time);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    // The last line may be cut: what it said was not heard.
+    let whole = &rest[..rest.rfind('\n').map_or(0, |end| end)];
+    let acknowledged = whole.lines().filter_map(|line| line.strip_prefix("ack ")).flat_map(numbers).collect();
+    Life { term, have, acknowledged }
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_every_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("node");
+    let (mut acknowledged, mut term) = (BTreeSet::new(), 0);
+    let rounds = rounds("GRISTMILL_CRASH_ROUNDS", 20);
+    for round in 0..rounds {
+        let life = live(&folder, Duration::from_micros(round * 7_919 % 120_000));
+        assert!(life.term > term, "round {round}: term {} after {term}: a vote was forgotten", life.term);
+        let lost: Vec<_> = acknowledged.difference(&life.have).collect();
+        assert!(lost.is_empty(), "round {round}: lost {lost:?}");
+        term = life.term;
+        acknowledged.extend(life.acknowledged);
+        let report = verify::folder(&folder).unwrap().unwrap();
+        assert!(report.vote.unwrap().0 >= term, "round {round}: {report}");
+    }
+    let report = verify::folder(&folder).unwrap().unwrap();
+    eprintln!("{rounds} rounds, {} acknowledged, {} entries in the log", acknowledged.len(), report.entries);
+    assert!(acknowledged.len() as u64 > rounds, "the process worked");
+}
