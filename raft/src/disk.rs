@@ -6,12 +6,12 @@
 
 mod folder;
 #[cfg(feature = "sled")]
-mod sled;
+mod sled_kv;
 mod worker;
 
 pub use folder::Folder;
 #[cfg(feature = "sled")]
-pub use sled::SledKv;
+pub use sled_kv::SledKv;
 
 use std::fmt;
 use std::future::Future;

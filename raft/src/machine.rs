@@ -15,7 +15,7 @@ use openraft::type_config::alias::WatchSenderOf;
 use openraft_rt::{AsyncRuntime, OptionalSend, WatchSender as _};
 
 use crate::disk::Files;
-use crate::snapshot::{self, Sealed, Unfinished};
+use crate::snapshot::{self, Kind, Sealed, Unfinished};
 use crate::types::{LogId, Payload, Reply, SnapshotMeta, StoredMembership, Types};
 
 /// What commands change. The same commands in the same order must give the same state and the same replies everywhere:
@@ -128,7 +128,7 @@ impl<Rt: AsyncRuntime, S: StateMachine, F: Files> RaftSnapshotBuilder<Types<Rt>>
     async fn build_snapshot(&mut self) -> Result<openraft::alias::SnapshotOf<Types<Rt>, Sealed<F>>, io::Error> {
         let view = lock(&self.view).take();
         let Some(mut view) = view else { return Err(io::Error::other("a snapshot is built once")) };
-        let sealed = Unfinished::new(self.files.clone()).write(&self.meta, &mut view).await?;
+        let sealed = Unfinished::begin(self.files.clone(), Kind::Built).await?.write(&self.meta, &mut view).await?;
         keep_newest(&self.shared.current, &self.meta, &sealed);
         Ok(openraft::Snapshot { meta: self.meta.clone(), snapshot: sealed })
     }

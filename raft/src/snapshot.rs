@@ -5,7 +5,6 @@
 //! travels as the bytes of its file. What the body means, the state machine knows.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -84,6 +83,15 @@ pub(crate) struct Sealed<F> {
     pub(crate) bytes: u64,
 }
 
+/// Where a snapshot comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    /// From this node's state.
+    Built,
+    /// From the leader.
+    Received,
+}
+
 /// A file that is being written.
 #[derive(Debug)]
 pub(crate) struct Unfinished<F> {
@@ -93,10 +101,14 @@ pub(crate) struct Unfinished<F> {
 }
 
 impl<F: Files> Unfinished<F> {
-    pub(crate) fn new(files: F) -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("{UNFINISHED}{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        Self { files, name, bytes: 0 }
+    /// Begins a file. There is one of each `kind` at a time.
+    pub(crate) async fn begin(files: F, kind: Kind) -> Result<Self, Error> {
+        let name = match kind {
+            Kind::Built => format!("{UNFINISHED}built"),
+            Kind::Received => format!("{UNFINISHED}received"),
+        };
+        files.remove(&name).await?;
+        Ok(Self { files, name, bytes: 0 })
     }
 
     /// Adds bytes of the file as it came from another node.
@@ -116,7 +128,6 @@ impl<F: Files> Unfinished<F> {
         let length = u32::try_from(record.len()).unwrap_or(u32::MAX).to_be_bytes();
         let header = [&MAGIC[..], &length, &crc32c::crc32c(&record).to_be_bytes(), &record].concat();
         let mut digest = Sha256::new_with_prefix(&header);
-        self.files.remove(&self.name).await?;
         self.add(header).await?;
         let mut length = 0_u64;
         for chunk in body {

@@ -13,7 +13,7 @@ use crate::machine::StateMachine;
 use crate::message::wire::{self, Answer, Ask};
 use crate::message::{self, Invalid};
 use crate::net::{Error, Service};
-use crate::snapshot::Unfinished;
+use crate::snapshot::{Kind, Unfinished};
 use crate::types::Types;
 
 fn refused(error: &dyn std::error::Error) -> Error {
@@ -78,7 +78,8 @@ impl<E: Env, S: StateMachine> Node<E, S> {
         let _turn = Turn::take(&self.inner.receiving)
             .ok_or_else(|| Error::Refused("another snapshot is being taken; try again later".to_string()))?;
         let vote = head.vote.ok_or_else(|| bad(Invalid::Missing("the vote")))?.into();
-        let mut file = Unfinished::new(self.inner.files.clone());
+        let file = Unfinished::begin(self.inner.files.clone(), Kind::Received).await;
+        let mut file = file.map_err(|e| refused(&e))?;
         if let Err(error) = fill(&mut file, &mut chunks, head.bytes).await {
             file.discard().await;
             return Err(error);
