@@ -296,3 +296,23 @@ fn a_log_without_its_mark_or_its_head_is_refused() {
         assert!(open::create(&kv, &files).await.is_err(), "no new log over an old one's mark");
     });
 }
+
+/// Every frame is whole and says the right index: only the chain knows.
+#[test]
+fn an_entry_exchanged_for_another_whole_one_is_refused() {
+    run(async {
+        for exchanged in [1, 2] {
+            let disk = new_disk(5).await;
+            let mut store = reopen(&disk).await.unwrap();
+            append(&mut store, (0..3).map(|i| entry(1, i, 10)).collect()).await.unwrap();
+            let (kv, files) = disk.boot();
+            let old = super::read::Reader::new(&kv, exchanged, exchanged + 1, None).next().unwrap().unwrap();
+            let (frame, _) = super::frame::encode(&old.tip.id, &old.previous, &[0]);
+            let mut batch = Batch::default();
+            super::frame::put(&mut batch, exchanged, &frame);
+            kv.write(batch).await.unwrap();
+            let error = open::check(&kv, &files).map(drop).unwrap_err().to_string();
+            assert!(error.contains("entry 2 to follow entry 1") || exchanged == 2, "{error}");
+        }
+    });
+}
