@@ -1,8 +1,8 @@
 //! The log on disk: entries in frames that are chained to each other, a head that says how far they go, a mark outside
 //! of the database that remembers the head, and the one writer.
 //!
-//! [`frame`] is an entry's format; [`head`] what is written with every batch; [`mark`] the head's copy outside; [`store`]
-//! what openraft calls; [`writer`] the task that commits; [`open`] the checks before anything is served. What a node
+//! `frame` is an entry's format; `head` what is written with every batch; `mark` the head's copy outside; `store`
+//! what openraft calls; `writer` the task that commits; `open` the checks before anything is served. What a node
 //! does when the log fails is in [`crate::node`].
 
 pub(crate) mod frame;

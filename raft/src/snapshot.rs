@@ -128,13 +128,17 @@ impl<F: Files> Unfinished<F> {
         let length = u32::try_from(record.len()).unwrap_or(u32::MAX).to_be_bytes();
         let header = [&MAGIC[..], &length, &crc32c::crc32c(&record).to_be_bytes(), &record].concat();
         let mut digest = Sha256::new_with_prefix(&header);
-        self.add(header).await?;
-        let mut length = 0_u64;
+        let (mut length, mut buffer) = (0_u64, header);
         for chunk in body {
             digest.update(&chunk);
             length += chunk.len() as u64;
-            self.add(chunk).await?;
+            // A state machine may give many small chunks; the disk gets few large ones.
+            buffer.extend_from_slice(&chunk);
+            if buffer.len() >= CHUNK_BYTES {
+                self.add(std::mem::take(&mut buffer)).await?;
+            }
         }
+        self.add(buffer).await?;
         digest.update(length.to_be_bytes());
         self.add([&length.to_be_bytes()[..], &digest.finalize()].concat()).await?;
         self.seal(meta).await

@@ -6,6 +6,7 @@ mod support;
 use std::time::Duration;
 
 use gristmill_raft::Error;
+use gristmill_raft::model::Faults;
 use gristmill_raft::node::Role;
 use support::{Cluster, run};
 
@@ -162,18 +163,38 @@ fn a_follower_says_who_leads() {
 
 #[test]
 fn a_node_whose_disk_fails_ends_and_the_others_go_on() {
+    ends(Faults { sync_error: Some(std::io::ErrorKind::Other), ..Faults::default() }, "sync");
+}
+
+#[test]
+fn a_node_whose_disk_is_full_ends_and_the_others_go_on() {
+    ends(Faults { capacity_bytes: Some(0), ..Faults::default() }, "no storage space");
+}
+
+/// The leader's disk breaks, in a way whose name its last words contain.
+fn ends(faults: Faults, name: &str) {
     run(async {
         let mut cluster = Cluster::of(3).await;
         cluster.put(0).await;
         let leader = cluster.leader().await;
-        cluster.break_disk(leader);
+        cluster.set_faults(leader, faults);
         let outcome = cluster.node(leader).propose("perhaps").await;
         assert!(matches!(outcome, Err(Error::Unknown(_))), "{outcome:?}");
         for n in 1..10 {
             cluster.put(n).await;
         }
         let why = cluster.node(leader).ended().expect("it has ended");
-        assert!(why.contains("sync") || why.contains("write"), "{why}");
+        assert!(why.contains(name), "{why}");
+        // With a disk that works again it comes back as itself.
+        cluster.set_faults(leader, Faults::default());
+        cluster.crash(leader).await;
+        cluster.restart(leader).await;
+        cluster.put(10).await;
+        for at in 0..3 {
+            while cluster.node(at).read_stale(|state| state.commands.len()) < 11 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
     });
 }
 

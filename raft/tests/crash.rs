@@ -89,5 +89,6 @@ fn kill_again_and_again(forget: bool) {
         report.entries
     );
     assert!(acknowledged.len() as u64 > rounds, "the process worked");
+    assert!(report.purged.is_some(), "snapshots and purges were not part of it: {report}");
     assert!(!forget || forgotten > 0, "the disk forgot nothing");
 }

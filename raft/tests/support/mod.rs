@@ -145,8 +145,8 @@ impl Cluster {
         self.disks[at].wipe();
     }
 
-    pub(crate) fn break_disk(&self, at: usize) {
-        self.disks[at].set_faults(Faults { sync_error: Some(io::ErrorKind::Other), ..Faults::default() });
+    pub(crate) fn set_faults(&self, at: usize, faults: Faults) {
+        self.disks[at].set_faults(faults);
     }
 
     pub(crate) fn node(&self, at: usize) -> &TestNode {
