@@ -84,6 +84,12 @@ fn damage(folder: &Path, trial: u64) -> String {
     what
 }
 
+fn newest_snapshot(folder: &Path) -> Vec<u8> {
+    let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+    let mut snapshots = files(folder).into_iter().map(|(path, _)| path);
+    fs::read(snapshots.rfind(|path| name(path).starts_with("snapshot-")).unwrap()).unwrap()
+}
+
 fn check(folder: &Path) -> Result<(), gristmill_raft::Error> {
     verify::in_child(Command::new(program("raftlog")).arg("verify").arg(folder), LIMIT)
 }
@@ -108,6 +114,7 @@ fn damage_is_harmless_or_refused() {
                 assert!(same && after.purged == before.purged, "trial {trial}, {what}: {after}");
                 // A damaged slot of the mark leaves the one before, a damaged newest snapshot is refused.
                 assert_eq!(after.snapshot, before.snapshot, "trial {trial}, {what}");
+                assert!(newest_snapshot(&damaged) == newest_snapshot(&whole), "trial {trial}, {what}");
                 "read back whole"
             }
             Err(error) => {
