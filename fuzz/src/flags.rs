@@ -97,6 +97,7 @@ fn class(error: Error) -> String {
     match error {
         Error::BadRecord { .. } => "bad record".into(),
         Error::Ragged { .. } => "ragged".into(),
+        Error::Usage(message) => message,
         other => panic!("{other}"),
     }
 }

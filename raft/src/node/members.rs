@@ -1,0 +1,103 @@
+//! Changing who belongs to the cluster, and who leads it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::errors::{InitializeError, RaftError};
+use openraft_rt::{AsyncRuntime, WatchReceiver as _};
+
+use super::{Env, Error, Node, id};
+use crate::machine::StateMachine;
+use crate::net::Peer;
+use crate::types::Member;
+
+impl<E: Env, S: StateMachine> Node<E, S> {
+    /// Makes a new cluster of these nodes, of which this is one. To be called once, on one node, when all of them are
+    /// reachable and empty: the caller makes sure of that.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if this node already belongs to a cluster or is not among them.
+    pub async fn initialize(&self, members: &[Peer]) -> Result<(), Error> {
+        let members: BTreeMap<u64, Member> =
+            members.iter().map(|peer| (peer.id, Member { address: peer.address.clone() })).collect();
+        self.inner.raft.initialize(members).await.map_err(|error| match error {
+            RaftError::APIError(InitializeError::NotAllowed(_)) => {
+                Error::Refused("this node already belongs to a cluster".to_string())
+            }
+            RaftError::APIError(error) => Error::Refused(error.to_string()),
+            RaftError::Fatal(fatal) => Error::Unknown(self.why_ended(&fatal)),
+        })
+    }
+
+    /// Adds a node: first as a learner, until it has the log, then as a voter. Repeating it does no harm.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Node::propose`]; [`Error::Refused`] while another change is going on.
+    pub async fn add_member(&self, peer: &Peer) -> Result<(), Error> {
+        self.add_learner(peer).await?;
+        let voters = ChangeMembers::AddVoterIds(BTreeSet::from([peer.id]));
+        let changed = self.inner.raft.change_membership(voters, true).await;
+        changed.map(drop).map_err(|error| self.write_error(error))
+    }
+
+    /// Adds a node that gets the log and does not vote, and waits until it is up to date.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Node::add_member`].
+    pub async fn add_learner(&self, peer: &Peer) -> Result<(), Error> {
+        let member = Member { address: peer.address.clone() };
+        let added = self.inner.raft.add_learner(peer.id, member, true).await;
+        added.map(drop).map_err(|error| self.write_error(error))
+    }
+
+    /// Removes a node, voter or learner. Its id never comes back. A leader that removes itself leads until another does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Node::add_member`]; [`Error::Refused`] for the last voter.
+    pub async fn remove_member(&self, node: u64) -> Result<(), Error> {
+        let (voters, known) = {
+            let metrics = self.inner.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let membership = metrics.membership_config.membership();
+            (membership.voter_ids().collect::<BTreeSet<_>>(), membership.get_node(&node).is_some())
+        };
+        if voters.contains(&node) {
+            let change = ChangeMembers::RemoveVoters(BTreeSet::from([node]));
+            let changed = self.inner.raft.change_membership(change, false).await;
+            changed.map_err(|error| self.write_error(error))?;
+        } else if known {
+            let change = ChangeMembers::RemoveNodes(BTreeSet::from([node]));
+            let changed = self.inner.raft.change_membership(change, false).await;
+            changed.map_err(|error| self.write_error(error))?;
+        }
+        Ok(())
+    }
+
+    /// Hands leadership to another voter and waits until it leads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotLeader`] if this node does not lead; [`Error::Refused`] if `to` is no voter; [`Error::Unknown`] if it
+    /// does not lead after `within`.
+    pub async fn transfer_leadership(&self, to: u64, within: Duration) -> Result<(), Error> {
+        if let Err(forward) = self.inner.raft.as_leader() {
+            return Err(super::not_leader(forward));
+        }
+        if !self.inner.raft.voter_ids().any(|voter| voter == to) {
+            return Err(Error::Refused(format!("{} has no vote", id(to))));
+        }
+        let mut metrics = self.inner.raft.metrics();
+        let asked = self.inner.raft.trigger().transfer_leader(to).await;
+        asked.map_err(|fatal| Error::Ended(self.why_ended(&fatal)))?;
+        let leads = async move { metrics.wait_until(|m| m.current_leader == Some(to)).await };
+        match E::Rt::timeout(within, leads).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Error::Unknown(format!("{} does not lead after {within:?}", id(to)))),
+        }
+    }
+}

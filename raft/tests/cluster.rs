@@ -1,0 +1,222 @@
+//! Nodes of one process over a switchboard: leaders are lost, nodes restart, are wiped and come back as others, and
+//! snapshots are installed.
+
+mod support;
+
+use std::time::Duration;
+
+use gristmill_raft::Error;
+use gristmill_raft::model::Faults;
+use gristmill_raft::node::Role;
+use support::{Cluster, run};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn three_nodes_agree_and_survive_their_leader() {
+    run(async {
+        let mut cluster = Cluster::of(3).await;
+        for n in 0..50 {
+            cluster.put(n).await;
+        }
+        let old = cluster.leader().await;
+        cluster.crash(old).await;
+        for n in 50..80 {
+            cluster.put(n).await;
+        }
+        assert_ne!(cluster.leader().await, old);
+        cluster.restart(old).await;
+        cluster.put(80).await;
+        cluster.settle(81).await;
+    });
+}
+
+#[test]
+fn all_crash_at_once_and_nothing_is_forgotten() {
+    run(async {
+        let mut cluster = Cluster::of(3).await;
+        for n in 0..30 {
+            cluster.put(n).await;
+        }
+        for at in 0..3 {
+            cluster.crash(at).await;
+        }
+        for at in 0..3 {
+            cluster.restart(at).await;
+        }
+        cluster.settle(30).await;
+        let leader = cluster.leader().await;
+        cluster.node(leader).recovered(SOON).await.unwrap();
+        assert_eq!(cluster.node(leader).read(|state| state.commands.len()).await.unwrap(), 30);
+    });
+}
+
+#[test]
+fn a_wiped_node_comes_back_as_another_one() {
+    run(async {
+        let mut cluster = Cluster::of(3).await;
+        for n in 0..20 {
+            cluster.put(n).await;
+        }
+        let leader = cluster.leader().await;
+        let lost = (leader + 1) % 3;
+        let old = cluster.node(lost).identity().node;
+        cluster.crash(lost).await;
+        cluster.wipe(lost);
+        cluster.restart(lost).await;
+        let new = cluster.peer(lost);
+        assert_ne!(new.id, old);
+        cluster.node(leader).add_member(&new).await.unwrap();
+        cluster.node(leader).remove_member(old).await.unwrap();
+        cluster.put(20).await;
+        cluster.settle(21).await;
+        let voters: Vec<_> = cluster.node(leader).metrics().voters.iter().map(|peer| peer.id).collect();
+        assert!(voters.len() == 3 && voters.contains(&new.id) && !voters.contains(&old), "{voters:x?}");
+    });
+}
+
+#[test]
+fn a_fourth_node_gets_a_snapshot_and_the_rest() {
+    run(async {
+        let mut cluster = Cluster::of(3).await;
+        for n in 0..100 {
+            cluster.put(n).await;
+        }
+        let leader = cluster.leader().await;
+        cluster.node(leader).snapshot(SOON).await.unwrap();
+        cluster.purged(leader).await;
+        for n in 100..110 {
+            cluster.put(n).await;
+        }
+        let leader = cluster.leader().await;
+        let fourth = cluster.add().await;
+        let peer = cluster.peer(fourth);
+        cluster.node(leader).add_member(&peer).await.unwrap();
+        cluster.put(110).await;
+        cluster.settle(111).await;
+        assert!(cluster.node(fourth).metrics().snapshot.is_some(), "it came by snapshot");
+        // A restart goes on from the snapshot.
+        cluster.crash(fourth).await;
+        cluster.restart(fourth).await;
+        cluster.settle(111).await;
+    });
+}
+
+#[test]
+fn leadership_is_handed_over_and_watched() {
+    run(async {
+        let cluster = Cluster::of(3).await;
+        let leader = cluster.leader().await;
+        let next = (leader + 1) % 3;
+        let to = cluster.node(next).identity().node;
+        let mut watch = cluster.node(next).watch();
+        cluster.node(leader).transfer_leadership(to, SOON).await.unwrap();
+        loop {
+            let seen = watch.changed().await.unwrap();
+            if seen.here {
+                assert_eq!(seen.leader.unwrap().id, to);
+                break;
+            }
+        }
+        assert!(matches!(cluster.node(next).transfer_leadership(99, SOON).await, Err(Error::Refused(_))));
+        cluster.node(next).stop().await;
+        assert!(watch.changed().await.is_none(), "a stopped node has nothing to watch");
+        assert!(cluster.node(next).propose("x").await.is_err());
+        assert_eq!(cluster.node(next).metrics().role, Role::Ended);
+    });
+}
+
+#[test]
+fn a_leader_without_a_quorum_confirms_nothing() {
+    run(async {
+        let mut cluster = Cluster::of(3).await;
+        cluster.put(0).await;
+        let leader = cluster.leader().await;
+        for at in 0..3 {
+            if at != leader {
+                cluster.cut(leader, at);
+            }
+        }
+        let read = cluster.node(leader).read(|state| state.commands.len()).await;
+        assert!(matches!(read, Err(Error::NoQuorum(_) | Error::NotLeader { .. })), "{read:?}");
+        let proposal = tokio::time::timeout(Duration::from_secs(2), cluster.node(leader).propose("lost"));
+        assert!(!matches!(proposal.await, Ok(Ok(_))), "nothing is committed by one of three");
+        cluster.heal();
+        cluster.put(1).await;
+    });
+}
+
+#[test]
+fn a_follower_says_who_leads() {
+    run(async {
+        let mut cluster = Cluster::of(3).await;
+        let leader = cluster.leader().await;
+        let peer = cluster.peer(leader);
+        let refused = cluster.node((leader + 1) % 3).propose("x").await;
+        assert!(matches!(refused, Err(Error::NotLeader { leader: Some(ref at) }) if *at == peer), "{refused:?}");
+        let large = vec![0; gristmill_raft::node::MAX_COMMAND_BYTES + 1];
+        assert!(matches!(cluster.node(leader).propose(large).await, Err(Error::Refused(_))));
+        cluster.put_bytes(0, gristmill_raft::node::MAX_COMMAND_BYTES).await;
+        cluster.settle(1).await;
+    });
+}
+
+#[test]
+fn a_node_whose_disk_fails_ends_and_the_others_go_on() {
+    ends(Faults { sync_error: Some(std::io::ErrorKind::Other), ..Faults::default() }, "sync");
+}
+
+#[test]
+fn a_node_whose_disk_is_full_ends_and_the_others_go_on() {
+    ends(Faults { capacity_bytes: Some(0), ..Faults::default() }, "no storage space");
+}
+
+/// The leader's disk breaks, in a way whose name its last words contain.
+fn ends(faults: Faults, name: &str) {
+    run(async {
+        let mut cluster = Cluster::of(3).await;
+        cluster.put(0).await;
+        let leader = cluster.leader().await;
+        cluster.set_faults(leader, faults);
+        let outcome = cluster.node(leader).propose("perhaps").await;
+        assert!(matches!(outcome, Err(Error::Unknown(_))), "{outcome:?}");
+        for n in 1..10 {
+            cluster.put(n).await;
+        }
+        let why = cluster.node(leader).ended().expect("it has ended");
+        assert!(why.contains(name), "{why}");
+        // With a disk that works again it comes back as itself.
+        cluster.set_faults(leader, Faults::default());
+        cluster.crash(leader).await;
+        cluster.restart(leader).await;
+        cluster.put(10).await;
+        for at in 0..3 {
+            while cluster.node(at).read_stale(|state| state.commands.len()) < 11 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    });
+}
+
+#[test]
+fn snapshots_are_taken_by_size_and_the_log_stays_short() {
+    run(async {
+        let mut cluster = Cluster::of(1).await;
+        for n in 0..400 {
+            cluster.put_bytes(n, 4000).await;
+        }
+        let metrics = cluster.node(0).metrics();
+        assert!(metrics.purged > Some(200), "{metrics:?}");
+        cluster.settle(400).await;
+    });
+}
+
+#[test]
+fn another_cluster_s_folder_is_refused() {
+    run(async {
+        let mut cluster = Cluster::of(1).await;
+        cluster.crash(0).await;
+        let text = cluster.start_as(0, 99).await.map(|_| ()).unwrap_err();
+        assert!(text.contains("belongs to cluster"), "{text}");
+    });
+}
