@@ -67,7 +67,7 @@ impl Runs {
     pub(crate) fn create(&self, order: Order) -> Result<RunWriter<'_>, Error> {
         let file = tempfile::tempfile_in(&self.dir).map_err(Error::write("create a run in", &self.dir))?;
         let name = format!("run {}.{} in {}", order.0, order.1, self.dir.display()).into();
-        let segment = Some(segment::Writer::new(file));
+        let segment = Some(segment::Writer::local(file));
         Ok(RunWriter { runs: self, order, name, segment, partition: 0, at: 0, segments: Vec::new() })
     }
 
@@ -136,7 +136,7 @@ impl RunWriter<'_> {
             let (file, summary) = segment.finish().map_err(Error::write("write a run in", &self.runs.dir))?;
             self.segments.push((self.at, summary.bytes));
             self.at += summary.bytes;
-            self.segment = Some(segment::Writer::new(file));
+            self.segment = Some(segment::Writer::local(file));
         }
         self.partition += 1;
         Ok(())

@@ -21,7 +21,8 @@
 //! * `shared` counts the leading bytes a key has in common with the key before it in its block, 0 at
 //!   the start of a block; the coding is that of LevelDB's table format, without restart points
 //!   inside a block. Varints are LEB128 of at most 32 bits.
-//! * Compression is the LZ4 block format, kept only where it saves at least 1/16 of a block.
+//! * Compression is the LZ4 block format, kept only where it saves at least 1/16 of a block (1/2 in a segment that stays
+//!   on one machine).
 //! * `crc` of a block is the CRC32C (RFC 3720) of the header fields before it and the stored bytes,
 //!   continued from the `crc` of the block before, 0 for the first. A missing, repeated or moved
 //!   block therefore fails at the place where it is met, not only at the end; `blocks_crc` is the

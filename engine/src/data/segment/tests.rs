@@ -23,6 +23,41 @@ fn append(file: Vec<u8>, records: &[Record]) -> (Vec<u8>, Summary) {
     writer.finish().unwrap()
 }
 
+/// A byte without order.
+fn scrambled(i: u32) -> u8 {
+    let x = (i ^ i >> 16).wrapping_mul(0x85eb_ca6b);
+    ((x ^ x >> 13).wrapping_mul(0xc2b2_ae35) >> 24) as u8
+}
+
+/// A segment is no smaller than its records where LZ4 saves less than half, and is where it saves more: tried again
+/// after some blocks.
+#[test]
+fn local_segments_are_compressed_where_it_pays() {
+    let noise = |i: u32| -> Vec<u8> {
+        // Half of each value repeats: that alone does not pay.
+        (0..50u32).map(|j| scrambled(i * 50 + j)).chain([b'-'; 40]).collect()
+    };
+    let plain = |_: u32| vec![b'-'; 90];
+    let blocks = 90 * 700; // records of a block are about 700
+    for (value, expected) in [(&noise as &dyn Fn(u32) -> Vec<u8>, false), (&plain, true)] {
+        let records: Vec<Record> = (0..40 * 700u32).map(|i| (i.to_be_bytes().to_vec(), value(i))).collect();
+        let mut writer = Writer::local(Vec::new());
+        records.iter().for_each(|(key, value)| writer.push(key, value).unwrap());
+        let (bytes, _) = writer.finish().unwrap();
+        assert_eq!(bytes.len() < 40 * blocks / 2, expected, "{} bytes", bytes.len());
+        assert!(expected || bytes.len() >= 40 * blocks, "{} bytes", bytes.len());
+        assert_eq!(read(&bytes).0, records);
+    }
+    // What pays is found again after what does not.
+    let records: Vec<Record> =
+        (0..80 * 700u32).map(|i| (i.to_be_bytes().to_vec(), if i < 700 { noise(i) } else { plain(i) })).collect();
+    let mut writer = Writer::local(Vec::new());
+    records.iter().for_each(|(key, value)| writer.push(key, value).unwrap());
+    let (bytes, _) = writer.finish().unwrap();
+    assert!(bytes.len() < 25 * blocks, "{} bytes", bytes.len());
+    assert_eq!(read(&bytes).0, records);
+}
+
 /// The records up to the end or the first error, which must then be reported again.
 fn read_range(src: &[u8], offset: u64, len: u64) -> (Vec<Record>, Result<Summary, Error>) {
     let mut records = Vec::new();
