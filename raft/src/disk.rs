@@ -1,7 +1,7 @@
 //! The seam to the disk: an ordered key-value store for the log, and plain files for what is kept outside of it.
 //!
 //! [`Kv`] is the database, [`Files`] the folder around it (the high-water mark, sealed snapshots, the identity).
-//! Implementations: sled and a real folder in production ([`SledKv`], [`Folder`]), and [`crate::model`] in the
+//! Implementations: sled and a real folder in production (`SledKv`, [`Folder`]), and [`crate::model`] in the
 //! simulator. [`crate::suite`] says what all of them must do. What is written and why is decided elsewhere.
 
 mod folder;
