@@ -57,7 +57,8 @@ fn say(line: &str) {
 /// Starts the node of a folder and waits until it leads.
 async fn start(folder: &Path) -> Node<World, Numbers> {
     let disks = verify::open(folder).expect("open");
-    let options = Options { snapshot_bytes: 100_000, kept_entries: 50, ..Options::new(7) };
+    let options =
+        Options { snapshot_bytes: 100_000, kept_entries: 50, rebuild_above_bytes: 1 << 20, ..Options::new(7) };
     let net = Switchboard::default();
     let started = Node::<World, _>::start(disks, |me| net.line(me.node), Numbers::default(), &options).await;
     let node = match started {

@@ -6,6 +6,8 @@
 
 mod folder;
 #[cfg(feature = "sled")]
+mod generation;
+#[cfg(feature = "sled")]
 mod sled_kv;
 mod worker;
 
@@ -134,6 +136,14 @@ pub trait Kv: Clone + Send + Sync + 'static {
     ///
     /// If the disk refuses.
     fn bytes_on_disk(&self) -> Result<u64, Error>;
+
+    /// Writes all that is there into a new store and goes on with that one, durably: it takes only the bytes that it
+    /// needs. Reads go on meanwhile. A crash leaves the old store or the new one.
+    ///
+    /// # Errors
+    ///
+    /// If the disk refuses. The new store needs room beside the old one.
+    fn rebuild(&self) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<Self>;
 
     /// Releases the store, so that it can be opened again. Whatever is done with it afterwards fails.
     fn close(&self) -> impl Future<Output = ()> + Send + 'static + use<Self>;

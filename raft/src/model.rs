@@ -30,6 +30,9 @@ pub struct Faults {
     pub write_error: Option<io::ErrorKind>,
     /// Every barrier and seal fails with this.
     pub sync_error: Option<io::ErrorKind>,
+    /// Every rebuild of the database fails with this: there may be room for what is written and none for a second
+    /// database.
+    pub rebuild_error: Option<io::ErrorKind>,
     /// Writes fail with `StorageFull` when more than so many bytes would be kept.
     pub capacity_bytes: Option<u64>,
     /// The shortest time that something durable takes.

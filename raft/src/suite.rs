@@ -48,6 +48,7 @@ pub async fn kv<K: Kv>(kv: K) {
     assert_eq!(keys(&kv, "c", "a", 9), [""; 0], "a range that ends before it begins");
     order_of_bytes(&kv).await;
     sizes(&kv).await;
+    rebuilt(&kv).await;
 
     kv.close().await;
     assert!(kv.get(b"a").is_err(), "a closed store answers nothing");
@@ -82,6 +83,28 @@ async fn sizes<K: Kv>(kv: &K) {
     too_large.put(b"z", vec![0; MAX_VALUE_BYTES + 1]);
     assert!(kv.write(too_large).await.is_err(), "a value beyond the bound is refused");
     assert_eq!(kv.get(b"y").expect("get"), None, "and nothing of its batch is there");
+}
+
+async fn rebuilt<K: Kv>(kv: &K) {
+    let before = kv.range(b"", &[255], usize::MAX).expect("range");
+    for n in 0..200_u8 {
+        let mut large = Batch::default();
+        large.put(b"again", vec![n; MAX_VALUE_BYTES]);
+        kv.write(large).await.expect("write");
+        kv.barrier().await.expect("barrier");
+    }
+    kv.write(batch(&[("again", None)])).await.expect("write");
+    let size = kv.bytes_on_disk().expect("size");
+    // In the order of the calls, as everything else.
+    let (early, late) = (batch(&[("zz", Some("1"))]), batch(&[("zz", None)]));
+    let steps = (kv.write(early), kv.rebuild(), kv.write(late));
+    steps.0.await.expect("write");
+    steps.1.await.expect("rebuild");
+    steps.2.await.expect("write");
+    assert!(kv.range(b"", &[255], usize::MAX).expect("range") == before, "a rebuilt store has what it had");
+    let rebuilt = kv.bytes_on_disk().expect("size");
+    assert!(rebuilt < size, "a rebuilt store takes less: {rebuilt} bytes, not {size}");
+    kv.barrier().await.expect("barrier");
 }
 
 /// Checks an empty [`Files`].

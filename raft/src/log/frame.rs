@@ -13,7 +13,8 @@ use crate::types::LogId;
 /// The most bytes that an entry's payload may have.
 pub(crate) const MAX_PAYLOAD_BYTES: usize = (1 << 20) + 1;
 
-const HEADER_BYTES: usize = 40;
+/// Bytes of a frame before its payload.
+pub(crate) const HEADER_BYTES: usize = 40;
 const CRC_AT: usize = 36;
 
 /// Identifies a frame and all before it.

@@ -6,12 +6,12 @@
 use openraft_rt::AsyncRuntime;
 
 use super::Error;
-use super::frame::{self, NO_HASH, Tip};
+use super::frame::{self, HEADER_BYTES, NO_HASH, Tip};
 use super::head::{self, Head};
 use super::mark::Mark;
 use super::read::Reader;
 use super::store::Store;
-use super::writer::Writer;
+use super::writer::{Size, Writer};
 use crate::disk::{Batch, Files, Kv};
 use crate::message;
 use crate::types::{Payload, StoredMembership};
@@ -103,20 +103,27 @@ fn describe(last: Option<&Tip>) -> String {
 
 /// Checks a log and starts its writer.
 #[cfg(test)]
-pub(crate) async fn open<Rt: AsyncRuntime, K: Kv, F: Files>(kv: K, files: F) -> Result<Store<Rt, K>, Error> {
-    let Checked { head, .. } = check(&kv, &files)?;
-    start(kv, files, head).await
+pub(crate) async fn open<Rt: AsyncRuntime, K: Kv, F: Files>(
+    kv: K,
+    files: F,
+    floor: u64,
+) -> Result<Store<Rt, K>, Error> {
+    let checked = check(&kv, &files)?;
+    start(kv, files, checked, floor).await
 }
 
-/// Starts the writer of a log that [`check`] found to be whole, with this head.
+/// Starts the writer of a log that [`check`] found to be whole. Its database is not rebuilt below `floor` bytes.
 pub(crate) async fn start<Rt: AsyncRuntime, K: Kv, F: Files>(
     kv: K,
     files: F,
-    head: Head,
+    checked: Checked,
+    floor: u64,
 ) -> Result<Store<Rt, K>, Error> {
+    let Checked { head, entries, payload_bytes, .. } = checked;
     remove_leftovers(&kv, &head).await?;
     let (mark, _) = Mark::open(files)?;
-    Ok(Writer::start(kv, mark, head))
+    let used = payload_bytes + entries * HEADER_BYTES as u64;
+    Ok(Writer::start(kv, mark, head, Size::new(used, floor)))
 }
 
 /// Entries that were purged or truncated, of which a crash left some.

@@ -62,6 +62,10 @@ struct State {
     /// Counts truncations and purges: a read that met one may have to be repeated.
     epoch: u64,
     ended: Option<String>,
+    /// Bytes of the frames in the database.
+    used: u64,
+    /// How often the database was rebuilt.
+    rebuilds: u64,
     /// Whether the first entry of an empty log may have any index, and which one it had. openraft's suite does that;
     /// in earnest it would be entries that are missing.
     gap_allowed: bool,
@@ -87,6 +91,8 @@ impl Shared {
             written,
             epoch: 0,
             ended: None,
+            used: 0,
+            rebuilds: 0,
             gap_allowed: false,
             gap_until: 0,
         };
@@ -116,6 +122,16 @@ impl Shared {
     /// `head` is durable.
     pub(crate) fn synced(&self, head: &Head) {
         self.lock().synced = head.clone();
+    }
+
+    /// The frames in the database have so many bytes.
+    pub(crate) fn used(&self, bytes: u64) {
+        self.lock().used = bytes;
+    }
+
+    /// The database was rebuilt.
+    pub(crate) fn rebuilt(&self) {
+        self.lock().rebuilds += 1;
     }
 
     pub(crate) fn end(&self, why: &str) {
@@ -173,6 +189,12 @@ impl<Rt: AsyncRuntime, K: Kv> Store<Rt, K> {
     /// Bytes of the database on disk.
     pub(crate) fn bytes_on_disk(&self) -> Result<u64, Error> {
         Ok(self.kv.bytes_on_disk()?)
+    }
+
+    /// Bytes of the entries in the database, and how often it was rebuilt since the start.
+    pub(crate) fn used(&self) -> (u64, u64) {
+        let state = self.shared.lock();
+        (state.used, state.rebuilds)
     }
 
     /// How many batches were made durable.

@@ -17,7 +17,7 @@ use super::frame::{self, Tip};
 use super::head::{self, Head};
 use super::mark::Mark;
 use super::store::{Shared, Store};
-use crate::disk::{Batch, Files, Kv};
+use crate::disk::{Batch, Files, Kv, Pair};
 use crate::types::{Types, Vote};
 
 /// Writes that may wait for the writer; beyond it, openraft waits.
@@ -26,8 +26,13 @@ pub(crate) const MAX_WAITING_WRITES: usize = 1024;
 /// Bytes of frames after which a group takes no more. One write may be larger.
 const MAX_GROUP_BYTES: usize = 4 << 20;
 
-/// Keys of purged entries removed in one batch, so that removal never holds back a commit for long.
+/// Keys of purged entries removed in one batch, so that removal never holds back a commit for long. More where a batch
+/// adds more: removal must keep pace.
 const KEYS_REMOVED_AT_A_TIME: usize = 256;
+
+/// A database is rebuilt only when it takes so many times what is in it: then a rebuild writes a fraction of what was
+/// written since the last.
+const REBUILD_FACTOR: u64 = 4;
 
 /// What the writer is asked for, in the order it must happen.
 pub(crate) enum Write<Rt: AsyncRuntime> {
@@ -87,13 +92,38 @@ pub(crate) struct Writer<Rt: AsyncRuntime, K, F> {
     /// Whether purged entries may still be in the database.
     leftovers: bool,
     stopping: bool,
+    size: Size,
+}
+
+/// What is known of the size of the database, to tell when a rebuild pays.
+#[derive(Debug)]
+pub(crate) struct Size {
+    /// Bytes of the frames in it.
+    used: u64,
+    /// It is never rebuilt while it takes less.
+    floor: u64,
+    /// What it took after the last rebuild.
+    rebuilt: u64,
+}
+
+impl Size {
+    pub(crate) fn new(used: u64, floor: u64) -> Self {
+        Self { used, floor, rebuilt: 0 }
+    }
+
+    /// The most bytes that the database may take on the disk when old entries have been removed.
+    fn bound(&self) -> u64 {
+        // Twice what it took at best: or one whose pairs take much room would be rebuilt again and again.
+        self.floor.max(self.used * REBUILD_FACTOR).max(self.rebuilt * 2)
+    }
 }
 
 impl<Rt: AsyncRuntime, K: Kv, F: Files> Writer<Rt, K, F> {
     /// Starts the writer of a checked log.
-    pub(crate) fn start(kv: K, mark: Mark<F>, head: Head) -> Store<Rt, K> {
+    pub(crate) fn start(kv: K, mark: Mark<F>, head: Head, size: Size) -> Store<Rt, K> {
         let (send, queue) = Types::<Rt>::mpsc(MAX_WAITING_WRITES);
         let shared = Arc::new(Shared::new(head.clone()));
+        shared.used(size.used);
         let store = Store::new(kv.clone(), shared.clone(), send);
         let writer = Self {
             queue,
@@ -106,6 +136,7 @@ impl<Rt: AsyncRuntime, K: Kv, F: Files> Writer<Rt, K, F> {
             waiting: Vec::new(),
             leftovers: false,
             stopping: false,
+            size,
         };
         drop(Rt::spawn(writer.run()));
         store
@@ -156,9 +187,19 @@ impl<Rt: AsyncRuntime, K: Kv, F: Files> Writer<Rt, K, F> {
             let full = self.stopping || self.batch_bytes >= MAX_GROUP_BYTES;
             next = if full { None } else { self.queue.try_recv().ok() };
         }
-        if self.leftovers {
+        let removing = self.leftovers;
+        if removing {
             self.remove_leftovers()?;
         }
+        self.finish_group().await?;
+        if removing && !self.leftovers {
+            self.bound_size().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the batch; makes it durable and says so if somebody waits for that.
+    async fn finish_group(&mut self) -> Result<(), Error> {
         let written = self.write();
         if self.waiting.is_empty() {
             return written.await;
@@ -175,6 +216,17 @@ impl<Rt: AsyncRuntime, K: Kv, F: Files> Writer<Rt, K, F> {
         Ok(())
     }
 
+    /// Rebuilds the database if it has become too large. The best moment is when old entries have just been removed: there
+    /// is least to copy. Commits wait meanwhile.
+    async fn bound_size(&mut self) -> Result<(), Error> {
+        if self.kv.bytes_on_disk()? > self.size.bound() {
+            self.kv.rebuild().await?;
+            self.size.rebuilt = self.kv.bytes_on_disk()?;
+            self.shared.rebuilt();
+        }
+        Ok(())
+    }
+
     /// Puts a write into the batch.
     async fn add(&mut self, write: Write<Rt>) -> Result<(), Error> {
         match write {
@@ -183,6 +235,7 @@ impl<Rt: AsyncRuntime, K: Kv, F: Files> Writer<Rt, K, F> {
                 for (tip, frame) in frames {
                     frame::put(&mut self.batch, tip.id.index(), &frame);
                     self.batch_bytes += frame.len();
+                    self.size.used += frame.len() as u64;
                     self.head.last = Some(tip);
                 }
             }
@@ -217,17 +270,25 @@ impl<Rt: AsyncRuntime, K: Kv, F: Files> Writer<Rt, K, F> {
             let pairs = self.kv.range(&from, frame::END_OF_KEYS, KEYS_REMOVED_AT_A_TIME)?;
             let Some((key, _)) = pairs.last() else { return Ok(()) };
             from = [key, &[0][..]].concat();
-            pairs.into_iter().for_each(|(key, _)| self.batch.delete(key));
+            self.delete(pairs);
         }
     }
 
     /// Puts the removal of some purged entries into the batch.
     fn remove_leftovers(&mut self) -> Result<(), Error> {
         let to = frame::key(self.head.first_index(), 0);
-        let pairs = self.kv.range(&frame::key(0, 0), &to, KEYS_REMOVED_AT_A_TIME)?;
-        self.leftovers = pairs.len() == KEYS_REMOVED_AT_A_TIME;
-        pairs.into_iter().for_each(|(key, _)| self.batch.delete(key));
+        let limit = KEYS_REMOVED_AT_A_TIME.max(self.batch.ops.len() * 2);
+        let pairs = self.kv.range(&frame::key(0, 0), &to, limit)?;
+        self.leftovers = pairs.len() == limit;
+        self.delete(pairs);
         Ok(())
+    }
+
+    fn delete(&mut self, pairs: Vec<Pair>) {
+        for (key, value) in pairs {
+            self.size.used = self.size.used.saturating_sub(value.len() as u64);
+            self.batch.delete(key);
+        }
     }
 
     /// Writes the batch with its head, not yet durably. Work begins with the call.
@@ -237,6 +298,7 @@ impl<Rt: AsyncRuntime, K: Kv, F: Files> Writer<Rt, K, F> {
         self.head.committed = self.shared.committed().min(self.head.last.as_ref().map(|tip| tip.id));
         let mut batch = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
+        self.shared.used(self.size.used);
         batch.put(head::KEY, self.head.encode());
         let (written, shared, last) = (self.kv.write(batch), self.shared.clone(), self.head.next_index());
         async move {

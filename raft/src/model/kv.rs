@@ -14,6 +14,8 @@ use crate::disk::{Batch, Error, Kv, Op, Pair, check_values};
 pub(super) struct State {
     now: BTreeMap<Vec<u8>, Vec<u8>>,
     bytes: u64,
+    /// Bytes on the disk that hold nothing any more, as a real store has them until it is rebuilt.
+    waste: u64,
     /// Batches that no barrier covers, oldest first.
     pending: VecDeque<Written>,
     /// What the last barriers covered, oldest first.
@@ -52,6 +54,7 @@ impl State {
                 Op::Delete { key } => (key, None),
             };
             let old = self.set(&key, value);
+            self.waste += old.as_ref().map_or(0, |v| v.len() as u64);
             undo.push((key, old));
         }
         self.written += 1;
@@ -137,6 +140,49 @@ impl<Rt> ModelKv<Rt> {
     }
 }
 
+impl<Rt: AsyncRuntime> ModelKv<Rt> {
+    /// Makes everything before it durable when a sync would be done.
+    fn durably(
+        &self,
+        what: &'static str,
+        also: fn(&mut State),
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<Rt> {
+        let begun = self.handle.begin_sync(what).and_then(|time| {
+            let upto = self.handle.with(what, |inner| match inner.faults.rebuild_error {
+                Some(kind) if what == "rebuild" => Err(kind.into()),
+                _ => Ok(inner.kv.written),
+            })?;
+            Ok((time, upto))
+        });
+        let handle = self.handle.clone();
+        let cover = move |upto| {
+            handle.with(what, |inner| {
+                if !inner.faults.lying_sync {
+                    inner.kv.cover(upto);
+                }
+                also(&mut inner.kv);
+                Ok(())
+            })
+        };
+        let running = match begun {
+            Ok((time, upto)) if time.is_zero() => Err(cover(upto)),
+            Ok((time, upto)) => Ok(Rt::spawn(async move {
+                Rt::sleep(time).await;
+                cover(upto)
+            })),
+            Err(e) => Err(Err(e)),
+        };
+        async move {
+            match running {
+                Err(done) => done,
+                Ok(task) => task.await.unwrap_or_else(|e| {
+                    Err(Error::new(what, "the modelled disk", std::io::Error::other(e.to_string())))
+                }),
+            }
+        }
+    }
+}
+
 impl<Rt: AsyncRuntime> Kv for ModelKv<Rt> {
     fn write(&self, batch: Batch) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<Rt> {
         let result = check_values(&batch, &"the modelled disk").and_then(|()| {
@@ -154,35 +200,11 @@ impl<Rt: AsyncRuntime> Kv for ModelKv<Rt> {
     }
 
     fn barrier(&self) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<Rt> {
-        let begun = self.handle.begin_sync("sync").and_then(|time| {
-            let upto = self.handle.with("sync", |inner| Ok(inner.kv.written))?;
-            Ok((time, upto))
-        });
-        let handle = self.handle.clone();
-        let cover = move |upto| {
-            handle.with("sync", |inner| {
-                if !inner.faults.lying_sync {
-                    inner.kv.cover(upto);
-                }
-                Ok(())
-            })
-        };
-        let running = match begun {
-            Ok((time, upto)) if time.is_zero() => Err(cover(upto)),
-            Ok((time, upto)) => Ok(Rt::spawn(async move {
-                Rt::sleep(time).await;
-                cover(upto)
-            })),
-            Err(e) => Err(Err(e)),
-        };
-        async move {
-            match running {
-                Err(done) => done,
-                Ok(task) => task.await.unwrap_or_else(|e| {
-                    Err(Error::new("sync", "the modelled disk", std::io::Error::other(e.to_string())))
-                }),
-            }
-        }
+        self.durably("sync", |_| {})
+    }
+
+    fn rebuild(&self) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<Rt> {
+        self.durably("rebuild", |state| state.waste = 0)
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
@@ -201,7 +223,7 @@ impl<Rt: AsyncRuntime> Kv for ModelKv<Rt> {
     }
 
     fn bytes_on_disk(&self) -> Result<u64, Error> {
-        self.handle.with("read the size of", |inner| Ok(inner.kv.bytes))
+        self.handle.with("read the size of", |inner| Ok(inner.kv.bytes + inner.kv.waste))
     }
 
     fn close(&self) -> impl Future<Output = ()> + Send + 'static + use<Rt> {

@@ -42,6 +42,9 @@ pub struct Options {
     pub snapshot_bytes: u64,
     /// Entries kept although a snapshot covers them, so that a follower that was away for a moment needs no snapshot.
     pub kept_entries: u64,
+    /// The database of the log is rebuilt once it takes more than this on the disk and more than four times what is in
+    /// it. (sled's file grows and does not shrink by itself.)
+    pub rebuild_above_bytes: u64,
 }
 
 impl Options {
@@ -55,6 +58,7 @@ impl Options {
             election_max: Duration::from_millis(150),
             snapshot_bytes: 64 << 20,
             kept_entries: 1000,
+            rebuild_above_bytes: 64 << 20,
         }
     }
 
@@ -146,7 +150,8 @@ impl<E: Env, S: StateMachine> Node<E, S> {
         let machine = Machine::open(state, disks.files.clone(), tell).map_err(in_snapshot)?;
         let covered = machine.snapshot().and_then(|(last, _)| last);
         check_coverage(checked.head.purged.as_ref().map(|tip| tip.id), covered).map_err(in_log)?;
-        let store = open::start::<E::Rt, _, _>(disks.kv, disks.files.clone(), checked.head).await.map_err(in_log)?;
+        let store = open::start::<E::Rt, _, _>(disks.kv, disks.files.clone(), checked, options.rebuild_above_bytes);
+        let store = store.await.map_err(in_log)?;
         let peers = Peers { net: connect(identity), cluster: identity.cluster, me: identity.node };
         let network = Factory { peers, kinds: PhantomData };
         let raft = openraft::Raft::new(identity.node, config, network, store.clone(), machine.clone()).await;

@@ -60,6 +60,10 @@ pub struct Metrics {
     pub learners: Vec<Peer>,
     /// Bytes of the log's database; 0 if it does not say.
     pub log_bytes: u64,
+    /// Bytes of the entries in it.
+    pub log_used_bytes: u64,
+    /// How often it was rebuilt since the start, to give back what it takes beyond them.
+    pub log_rebuilds: u64,
     /// Batches made durable since the folder was made.
     pub writes: u64,
 }
@@ -121,6 +125,7 @@ impl<E: Env, S: StateMachine> Node<E, S> {
         let index = |id: &Option<LogId>| id.as_ref().map(openraft::LogId::index);
         let membership = metrics.membership_config.membership();
         let snapshot = self.inner.machine.snapshot();
+        let (log_used_bytes, log_rebuilds) = self.inner.store.used();
         Metrics {
             role: match metrics.state {
                 ServerState::Learner => Role::Learner,
@@ -139,6 +144,8 @@ impl<E: Env, S: StateMachine> Node<E, S> {
             voters: membership.voter_ids().map(|id| peer(&metrics, id)).collect(),
             learners: membership.learner_ids().map(|id| peer(&metrics, id)).collect(),
             log_bytes: self.inner.store.bytes_on_disk().unwrap_or(0),
+            log_used_bytes,
+            log_rebuilds,
             writes: self.inner.store.writes(),
         }
     }
