@@ -74,7 +74,7 @@ pub struct Report {
 pub fn check<K: Kv, F: Files>(kv: &K, files: &F) -> Result<Report, Error> {
     let identity = Identity::read(files)?.ok_or(identity::Error::None)?;
     let node = Some(identity.node);
-    let checked = open::check(kv, files).map_err(|source| Error::Log { node, source })?;
+    let checked = open::check(kv, files, identity.node).map_err(|source| Error::Log { node, source })?;
     let snapshot = snapshot::newest(files).map_err(|source| Error::Snapshot { node, source })?;
     let covered = snapshot.as_ref().and_then(|(meta, _)| meta.last_log_id);
     check_coverage(checked.head.purged.as_ref().map(|tip| tip.id), covered)

@@ -2,7 +2,7 @@
 //!
 //! `GRISTMILL_LOG_WRITES` says how many writes (30,000 if unset; the full suite is 1,000,000).
 
-mod program;
+mod rounds;
 
 use std::fs;
 use std::io;
@@ -74,7 +74,7 @@ fn length(file: &Path) -> u64 {
 
 #[test]
 fn the_disk_stays_bounded_over_many_writes() {
-    let writes = program::rounds("GRISTMILL_LOG_WRITES", 30_000) / WRITERS;
+    let writes = rounds::rounds("GRISTMILL_LOG_WRITES", 30_000) / WRITERS;
     let dir = tempfile::tempdir().unwrap();
     TokioRuntime::new(2).block_on(async {
         let node = start(dir.path()).await;

@@ -171,6 +171,17 @@ fn a_node_whose_disk_is_full_ends_and_the_others_go_on() {
     ends(Faults { capacity_bytes: Some(0), ..Faults::default() }, "no storage space");
 }
 
+#[test]
+fn a_node_whose_disk_fails_to_write_ends_and_the_others_go_on() {
+    ends(Faults { write_error: Some(std::io::ErrorKind::Other), ..Faults::default() }, "write to");
+}
+
+#[test]
+fn a_node_whose_folder_becomes_read_only_ends_and_the_others_go_on() {
+    let read_only = Some(std::io::ErrorKind::ReadOnlyFilesystem);
+    ends(Faults { write_error: read_only, sync_error: read_only, ..Faults::default() }, "read-only");
+}
+
 /// The leader's disk breaks, in a way whose name its last words contain.
 fn ends(faults: Faults, name: &str) {
     run(async {
@@ -195,6 +206,27 @@ fn ends(faults: Faults, name: &str) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
+    });
+}
+
+/// A snapshot that can not be written takes nothing with it: the log is purged only behind one that is sealed.
+#[test]
+fn a_node_that_can_not_write_its_snapshot_ends_and_loses_nothing() {
+    run(async {
+        let mut cluster = Cluster::of(1).await;
+        for n in 0..50 {
+            cluster.put_bytes(n, 4000).await;
+        }
+        // Room for what is there, and not for all of it once more.
+        cluster.set_faults(0, Faults { capacity_bytes: Some(300_000), ..Faults::default() });
+        assert!(matches!(cluster.node(0).snapshot(SOON).await, Err(Error::Ended(_))));
+        let why = cluster.node(0).ended().expect("it has ended");
+        assert!(why.contains("no storage space"), "{why}");
+        cluster.set_faults(0, Faults::default());
+        cluster.crash(0).await;
+        cluster.restart(0).await;
+        cluster.put(50).await;
+        cluster.settle(51).await;
     });
 }
 

@@ -4,6 +4,7 @@
 //! `GRISTMILL_CORRUPTION_TRIALS` says how often (60 if unset; the full suite is 500).
 
 mod program;
+mod rounds;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +13,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use gristmill_raft::verify;
-use program::{program, rounds};
+use program::program;
+use rounds::rounds;
 
 const LIMIT: Duration = Duration::from_secs(30);
 

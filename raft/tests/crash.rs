@@ -5,6 +5,7 @@
 
 mod forgetful;
 mod program;
+mod rounds;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +15,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gristmill_raft::verify;
-use program::{program, rounds};
+use program::program;
+use rounds::rounds;
 
 /// What one life of the process said.
 struct Life {

@@ -11,6 +11,7 @@ use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::generation;
 use super::worker::Worker;
@@ -21,6 +22,10 @@ const CACHE_BYTES: u64 = 32 << 20;
 
 /// Pairs that a rebuild copies at a time: up to 1 MiB.
 const PAIRS_COPIED_AT_A_TIME: usize = 256;
+
+/// How often and for how long it is looked whether sled's threads have let go of a closed database.
+const CLOSING_LOOKS: usize = 5000;
+const CLOSING_LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// A sled database in a folder of its own.
 #[derive(Clone, Debug)]
@@ -106,7 +111,7 @@ impl Inner {
             let new = Open::at(path.clone())?;
             copy(&old.db, &new.db)?;
             new.sync()?;
-            drop(new);
+            new.close()?;
             // What a restart would find is compared, not what sled has in memory.
             let new = Open::at(path)?;
             compare(&old.db, &new.db)?;
@@ -116,7 +121,7 @@ impl Inner {
         let now = next.path.clone();
         let old = self.open.write().unwrap_or_else(PoisonError::into_inner).replace(next);
         let removed = caught(|| {
-            drop(old);
+            old.map_or(Ok(()), Open::close)?;
             generation::remove_others(&self.path, &now)
         });
         removed.map_err(|e| Error::new("remove the old database of", self.path.display(), e))
@@ -143,6 +148,19 @@ impl Open {
         self.db.flush()?;
         self.file.sync_data()?;
         self.no_blobs()
+    }
+
+    /// Lets go of the database and waits until sled's own threads have done so too: its lock is theirs as well.
+    fn close(self) -> io::Result<()> {
+        drop(self.db);
+        for _ in 0..CLOSING_LOOKS {
+            match self.file.try_lock() {
+                Err(fs::TryLockError::WouldBlock) => std::thread::sleep(CLOSING_LOOK_EVERY),
+                Err(fs::TryLockError::Error(error)) => return Err(error),
+                Ok(()) => return self.file.unlock(),
+            }
+        }
+        Err(io::Error::other("sled does not let go of the database"))
     }
 
     /// Fails if sled has put anything into a blob file, which no barrier makes durable.
@@ -247,7 +265,9 @@ impl Kv for SledKv {
     fn close(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let inner = self.inner.clone();
         let work = self.worker.run(move || {
-            drop(inner.open.write().unwrap_or_else(PoisonError::into_inner).take());
+            let open = inner.open.write().unwrap_or_else(PoisonError::into_inner).take();
+            // Everything is durable that must be; who opens it next is told that it is still in use.
+            let _ = caught(|| open.map_or(Ok(()), Open::close));
         });
         async move {
             let _ = work.await;

@@ -10,6 +10,7 @@ use prost::Message;
 use super::Error;
 use super::frame::{Hash, NO_HASH, Tip};
 use crate::message;
+use crate::node::id;
 use crate::types::{LogId, Vote};
 
 /// Its key in the database.
@@ -17,6 +18,8 @@ pub(crate) const KEY: &[u8] = b"head";
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Head {
+    /// Whose log it is.
+    pub(crate) node: u64,
     /// Counts batches, from 1.
     pub(crate) write: u64,
     pub(crate) vote: Option<Vote>,
@@ -47,6 +50,7 @@ impl Head {
     /// A CRC32C, then the record.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let record = Record {
+            node: self.node,
             write: self.write,
             vote: self.vote.as_ref().map(Into::into),
             last: self.last.as_ref().map(Into::into),
@@ -67,6 +71,7 @@ impl Head {
         }
         let record = Record::decode(record).map_err(|e| format!("a head that does not decode ({e})"))?;
         Ok(Self {
+            node: record.node,
             write: record.write,
             vote: record.vote.map(Into::into),
             last: record.last.map(Tip::try_from).transpose()?,
@@ -83,7 +88,7 @@ impl Head {
         };
         let same = self.write != mark.write || self == mark;
         let purged_kept = self.first_index() >= mark.first_index();
-        if self.write >= mark.write && same && vote_kept && purged_kept {
+        if self.node == mark.node && self.write >= mark.write && same && vote_kept && purged_kept {
             return Ok(());
         }
         Err(Error::loss(format!("{mark} (from the mark)"), format!("{self} (in the database)")))
@@ -96,7 +101,7 @@ fn next(tip: Option<&Tip>) -> u64 {
 
 impl fmt::Display for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "write {}, entries {}..{}", self.write, self.first_index(), self.next_index())?;
+        write!(f, "{}, write {}, entries {}..{}", id(self.node), self.write, self.first_index(), self.next_index())?;
         if let Some(tip) = &self.last {
             write!(f, " up to term {} ({})", tip.id.committed_leader_id(), Hex(&tip.hash[..4]))?;
         }
@@ -127,6 +132,8 @@ struct Record {
     purged: Option<TipRecord>,
     #[prost(message, optional, tag = "5")]
     committed: Option<message::LogId>,
+    #[prost(fixed64, tag = "6")]
+    node: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

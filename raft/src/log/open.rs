@@ -14,6 +14,7 @@ use super::store::Store;
 use super::writer::{Size, Writer};
 use crate::disk::{Batch, Files, Kv};
 use crate::message;
+use crate::node::id;
 use crate::types::{Payload, StoredMembership};
 
 /// What a check of a log found.
@@ -27,13 +28,13 @@ pub(crate) struct Checked {
     pub(crate) membership: Option<StoredMembership>,
 }
 
-/// Writes an empty log to an empty database.
-pub(crate) async fn create<K: Kv, F: Files>(kv: &K, files: &F) -> Result<(), Error> {
+/// Writes an empty log of `node` to an empty database.
+pub(crate) async fn create<K: Kv, F: Files>(kv: &K, files: &F, node: u64) -> Result<(), Error> {
     if !is_new(kv, files)? {
         return Err(Error::loss("an empty folder to make a new log in", "a log whose identity is missing"));
     }
     let (mut mark, _) = Mark::open(files.clone())?;
-    let head = Head { write: 1, ..Head::default() };
+    let head = Head { node, write: 1, ..Head::default() };
     let mut batch = Batch::default();
     batch.put(head::KEY, head.encode());
     kv.write(batch).await?;
@@ -56,8 +57,9 @@ pub(crate) fn is_new<K: Kv, F: Files>(kv: &K, files: &F) -> Result<bool, Error> 
         })
 }
 
-/// Reads everything and compares it with the mark. Writes nothing.
-pub(crate) fn check<K: Kv, F: Files>(kv: &K, files: &F) -> Result<Checked, Error> {
+/// Reads everything and compares it with the mark. Writes nothing. A folder put together from those of two nodes is
+/// refused: either may have promised what the other does not know.
+pub(crate) fn check<K: Kv, F: Files>(kv: &K, files: &F, node: u64) -> Result<Checked, Error> {
     let (_, marked) = Mark::open(files.clone())?;
     let found = match kv.get(head::KEY)? {
         Some(bytes) => Head::decode(&bytes),
@@ -70,6 +72,9 @@ pub(crate) fn check<K: Kv, F: Files>(kv: &K, files: &F) -> Result<Checked, Error
         (None, Err(problem)) => return Err(Error::loss("a mark and a head", format!("no mark; {problem}"))),
     };
     head.check_against(&mark)?;
+    if head.node != node {
+        return Err(Error::loss(format!("the log of {}", id(node)), format!("that of {}", id(head.node))));
+    }
 
     let before = head.purged.as_ref().map_or(NO_HASH, |tip| tip.hash);
     let mut reader = Reader::new(kv, head.first_index(), head.next_index(), Some(before));
@@ -101,6 +106,10 @@ fn describe(last: Option<&Tip>) -> String {
     last.map_or("no entries".to_string(), |tip| format!("entries that end in another {}", tip.id))
 }
 
+/// Whose logs the tests of this module have.
+#[cfg(test)]
+pub(super) const NODE: u64 = 5;
+
 /// Checks a log and starts its writer.
 #[cfg(test)]
 pub(crate) async fn open<Rt: AsyncRuntime, K: Kv, F: Files>(
@@ -108,7 +117,7 @@ pub(crate) async fn open<Rt: AsyncRuntime, K: Kv, F: Files>(
     files: F,
     floor: u64,
 ) -> Result<Store<Rt, K>, Error> {
-    let checked = check(&kv, &files)?;
+    let checked = check(&kv, &files, NODE)?;
     start(kv, files, checked, floor).await
 }
 

@@ -38,7 +38,7 @@ impl StateMachine for Nothing {
 }
 
 async fn fresh<K: Kv, F: Files>(kv: K, files: F) -> (Store<Rt, K>, Machine<Rt, Nothing, F>) {
-    open::create(&kv, &files).await.unwrap();
+    open::create(&kv, &files, open::NODE).await.unwrap();
     let machine = Machine::open(Nothing, files.clone(), Types::<Rt>::watch_channel(0).0).unwrap();
     let store: Store<Rt, K> = open::open(kv, files, FLOOR).await.unwrap();
     // The suite begins logs anywhere.
@@ -105,7 +105,7 @@ async fn append(store: &mut ModelStore, entries: Vec<Entry>) -> std::io::Result<
 async fn new_disk(seed: u64) -> Disk<Rt> {
     let disk = Disk::new(seed);
     let (kv, files) = disk.boot();
-    open::create(&kv, &files).await.unwrap();
+    open::create(&kv, &files, open::NODE).await.unwrap();
     disk
 }
 
@@ -295,8 +295,27 @@ fn a_log_without_its_mark_or_its_head_is_refused() {
         let mut batch = Batch::default();
         batch.delete("head");
         kv.write(batch).await.unwrap();
-        assert!(open::check(&kv, &files).is_err());
-        assert!(open::create(&kv, &files).await.is_err(), "no new log over an old one's mark");
+        assert!(open::check(&kv, &files, open::NODE).is_err());
+        assert!(open::create(&kv, &files, open::NODE).await.is_err(), "no new log over an old one's mark");
+    });
+}
+
+#[test]
+fn the_log_of_another_node_is_refused() {
+    run(async {
+        let (kv, _) = Disk::<Rt>::new(1).boot();
+        let (_, files) = Disk::<Rt>::new(2).boot();
+        let (other, _) = Disk::<Rt>::new(3).boot();
+        open::create(&kv, &files, 1).await.unwrap();
+        open::check(&kv, &files, 1).unwrap();
+        let error = open::check(&kv, &files, 2).map(drop).unwrap_err().to_string();
+        assert!(error.contains("expected the log of node 0000000000000002"), "{error}");
+        // A database that is ahead of the mark, as after a crash, but another's.
+        let mut batch = Batch::default();
+        batch.put(super::head::KEY, super::head::Head { node: 2, write: 9, ..Default::default() }.encode());
+        other.write(batch).await.unwrap();
+        let error = open::check(&other, &files, 1).map(drop).unwrap_err().to_string();
+        assert!(error.contains("found node 0000000000000002, write 9"), "{error}");
     });
 }
 
@@ -314,7 +333,7 @@ fn an_entry_exchanged_for_another_whole_one_is_refused() {
             let mut batch = Batch::default();
             super::frame::put(&mut batch, exchanged, &frame);
             kv.write(batch).await.unwrap();
-            let error = open::check(&kv, &files).map(drop).unwrap_err().to_string();
+            let error = open::check(&kv, &files, open::NODE).map(drop).unwrap_err().to_string();
             assert!(error.contains("entry 2 to follow entry 1") || exchanged == 2, "{error}");
         }
     });

@@ -102,9 +102,10 @@ async fn identify<Rt: AsyncRuntime, K: Kv, F: Files>(disks: &Disks<K, F>, cluste
     if let Some(identity) = Identity::read(&disks.files)? {
         return Ok(identity.check(cluster)?);
     }
-    open::create(&disks.kv, &disks.files).await.map_err(|source| Error::Log { node: None, source })?;
     // 0 is left out, so that a message without an id is not taken for one.
     let identity = Identity { node: Rt::thread_rng().next_u64().max(1), cluster };
+    let created = open::create(&disks.kv, &disks.files, identity.node).await;
+    created.map_err(|source| Error::Log { node: None, source })?;
     identity.write(&disks.files).await?;
     Ok(identity)
 }
@@ -145,7 +146,7 @@ impl<E: Env, S: StateMachine> Node<E, S> {
         let in_log = |source| Error::Log { node, source };
         let in_snapshot = |source| Error::Snapshot { node, source };
         snapshot::remove_unfinished(&disks.files).await.map_err(in_snapshot)?;
-        let checked = open::check(&disks.kv, &disks.files).map_err(in_log)?;
+        let checked = open::check(&disks.kv, &disks.files, identity.node).map_err(in_log)?;
         let (tell, unsaved) = Types::<E::Rt>::watch_channel(0);
         let machine = Machine::open(state, disks.files.clone(), tell).map_err(in_snapshot)?;
         let covered = machine.snapshot().and_then(|(last, _)| last);
