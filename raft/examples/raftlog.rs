@@ -3,17 +3,21 @@
 //! `raftlog write DIR` proposes numbers and says which are acknowledged; `raftlog verify DIR` and `raftlog inspect DIR`
 //! are what the production binary offers too.
 
+#[path = "../tests/real/mod.rs"]
+mod real;
+
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use gristmill_raft::disk::{Folder, SledKv};
 use gristmill_raft::net::{Peer, Switchboard};
 use gristmill_raft::runtime::AsyncRuntime as _;
-use gristmill_raft::{Env, Node, Options, StateMachine, verify};
+use gristmill_raft::{Node, Options, StateMachine, verify};
 use openraft_rt_tokio::TokioRuntime;
+
+use real::World;
 
 /// Numbers that were proposed.
 #[derive(Default)]
@@ -38,15 +42,6 @@ impl StateMachine for Numbers {
         self.0 = numbers.iter().map(|bytes| u64::from_be_bytes(*bytes)).collect();
         Ok(())
     }
-}
-
-struct World;
-
-impl Env for World {
-    type Rt = TokioRuntime;
-    type Net = Switchboard<TokioRuntime>;
-    type Kv = SledKv;
-    type Files = Folder;
 }
 
 fn say(line: &str) {

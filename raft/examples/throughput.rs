@@ -1,83 +1,83 @@
-//! Measures commits: `throughput DIR NODES WRITERS SECONDS` over sled and real folders below DIR, with the network of one
-//! process, and `throughput DIR raw FILES SECONDS` for what the disk does without us: so many threads that write 128
-//! bytes in place and `fdatasync`.
+//! Measures a cluster in one process over sled and real folders below DIR, and the disk without it.
+//!
+//! - `throughput DIR commits NODES WRITERS SECONDS`: commits a second, of writers that each wait for their last.
+//! - `throughput DIR failover TIMES`: from the loss of the leader of three nodes to the next acknowledged write.
+//! - `throughput DIR raw FILES SECONDS`: what the disk does without us: so many threads that write 128 bytes in place and
+//!   `fdatasync`.
+
+#[path = "../tests/count/mod.rs"]
+mod count;
+#[path = "../tests/real/mod.rs"]
+mod real;
 
 use std::fs::{self, OpenOptions};
-use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gristmill_raft::disk::{Folder, SledKv};
 use gristmill_raft::net::{Peer, Switchboard};
 use gristmill_raft::runtime::AsyncRuntime as _;
-use gristmill_raft::{Env, Node, Options, StateMachine, verify};
+use gristmill_raft::{Node, Options, verify};
 use openraft_rt_tokio::TokioRuntime;
 
-struct Count(u64);
-
-impl StateMachine for Count {
-    type View = std::iter::Once<Vec<u8>>;
-
-    fn apply(&mut self, _: u64, _: &[u8]) -> Vec<u8> {
-        self.0 += 1;
-        Vec::new()
-    }
-
-    fn snapshot(&self) -> Self::View {
-        std::iter::once(self.0.to_be_bytes().to_vec())
-    }
-
-    fn restore(&mut self, snapshot: &mut dyn io::Read) -> io::Result<()> {
-        let mut bytes = [0; 8];
-        snapshot.read_exact(&mut bytes)?;
-        self.0 = u64::from_be_bytes(bytes);
-        Ok(())
-    }
-}
-
-struct World;
-
-impl Env for World {
-    type Rt = TokioRuntime;
-    type Net = Switchboard<TokioRuntime>;
-    type Kv = SledKv;
-    type Files = Folder;
-}
+use count::Count;
+use real::World;
 
 type BenchNode = Node<World, Count>;
 
-async fn cluster(dir: &Path, size: usize) -> Vec<BenchNode> {
-    let net = Switchboard::default();
-    let ms = Duration::from_millis;
-    let options = Options { election_min: ms(500), election_max: ms(1000), heartbeat: ms(100), ..Options::new(7) };
-    let mut nodes = Vec::new();
-    for at in 0..size {
-        let disks = verify::open(&dir.join(format!("node-{at}"))).expect("open");
-        let node = BenchNode::start(disks, |me| net.line(me.node), Count(0), &options).await.expect("start");
-        net.connect(node.identity().node, node.clone());
-        nodes.push(node);
-    }
-    let peers: Vec<_> = nodes.iter().map(|n| Peer { id: n.identity().node, address: String::new() }).collect();
-    nodes[0].initialize(&peers).await.expect("initialize");
-    nodes
+struct Cluster {
+    dir: PathBuf,
+    net: Switchboard<TokioRuntime>,
+    options: Options,
+    nodes: Vec<BenchNode>,
 }
 
-async fn leader(nodes: &[BenchNode]) -> BenchNode {
-    loop {
-        if let Some(node) = nodes.iter().find(|node| node.watch().now().here)
-            && node.propose("warm").await.is_ok()
-        {
-            return node.clone();
+impl Cluster {
+    async fn of(dir: &Path, size: usize, options: Options) -> Self {
+        let mut cluster = Self { dir: dir.to_owned(), net: Switchboard::default(), options, nodes: Vec::new() };
+        for at in 0..size {
+            let node = cluster.start(at).await;
+            cluster.nodes.push(node);
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        let nodes = cluster.nodes.iter();
+        let peers: Vec<_> = nodes.map(|n| Peer { id: n.identity().node, address: String::new() }).collect();
+        cluster.nodes[0].initialize(&peers).await.expect("initialize");
+        cluster
+    }
+
+    async fn start(&self, at: usize) -> BenchNode {
+        let disks = verify::open(&self.dir.join(format!("node-{at}"))).expect("open");
+        let connect = |me: gristmill_raft::Identity| self.net.line(me.node);
+        let node = BenchNode::start(disks, connect, Count(0), &self.options).await.expect("start");
+        self.net.connect(node.identity().node, node.clone());
+        node
+    }
+
+    /// Waits until a node other than `lost` acknowledges a write; says which.
+    async fn written(&self, lost: Option<usize>) -> usize {
+        loop {
+            for (at, node) in self.nodes.iter().enumerate().filter(|(at, _)| Some(*at) != lost) {
+                if node.watch().now().here && node.propose("next").await.is_ok() {
+                    return at;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn stop(self) {
+        for node in self.nodes {
+            node.stop().await;
+        }
     }
 }
 
 async fn commits(dir: &Path, size: usize, writers: usize, time: Duration) {
-    let nodes = cluster(dir, size).await;
-    let leader = leader(&nodes).await;
+    let ms = Duration::from_millis;
+    let options = Options { election_min: ms(500), election_max: ms(1000), heartbeat: ms(100), ..Options::new(7) };
+    let cluster = Cluster::of(dir, size, options).await;
+    let leader = cluster.nodes[cluster.written(None).await].clone();
     let before = leader.metrics();
     let start = Instant::now();
     let tasks: Vec<_> = (0..writers)
@@ -100,16 +100,44 @@ async fn commits(dir: &Path, size: usize, writers: usize, time: Duration) {
     }
     let (elapsed, after) = (start.elapsed(), leader.metrics());
     println!(
-        "{size} nodes, {writers} writers: {} (batches: {}, database: {} KiB, log {:?}..{:?})",
+        "{size} nodes, {writers} writers: {} (batches: {}, database: {} KiB, {} rebuilds)",
         figures(&mut took, elapsed),
         after.writes - before.writes,
         after.log_bytes >> 10,
-        after.purged,
-        after.last
+        after.log_rebuilds
     );
-    for node in nodes {
-        node.stop().await;
+    cluster.stop().await;
+}
+
+/// Loses the leader again and again: nothing reaches it and nothing comes from it any more. Then it is stopped, comes back
+/// and catches up.
+async fn failover(dir: &Path, times: usize) {
+    let options = Options::new(7);
+    let (min, max) = (options.election_min, options.election_max);
+    let mut cluster = Cluster::of(dir, 3, options).await;
+    let mut took = Vec::new();
+    let start = Instant::now();
+    for _ in 0..times {
+        let lost = cluster.written(None).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let id = cluster.nodes[lost].identity().node;
+        let others = cluster.nodes.iter().map(|node| node.identity().node).filter(|other| *other != id);
+        let began = Instant::now();
+        cluster.net.disconnect(id);
+        others.for_each(|other| cluster.net.cut(id, other));
+        let leads = cluster.written(Some(lost)).await;
+        took.push(began.elapsed());
+        cluster.nodes[lost].stop().await;
+        cluster.net.heal();
+        cluster.nodes[lost] = cluster.start(lost).await;
+        let applied = cluster.nodes[leads].metrics().applied;
+        while cluster.nodes[lost].metrics().applied < applied {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
+    println!("{times} leaders lost: {}", figures(&mut took, start.elapsed()));
+    println!("floor: {:?} to {:?}, half of them below {:?}", max + min, max * 2, max + (min + max) / 2);
+    cluster.stop().await;
 }
 
 fn raw(dir: &Path, files: usize, time: Duration) {
@@ -145,12 +173,19 @@ fn figures(took: &mut [Duration], elapsed: Duration) -> String {
 
 fn main() {
     let words: Vec<_> = std::env::args().skip(1).collect();
-    let number = |at: usize| words.get(at).and_then(|w| w.parse::<usize>().ok()).expect("a number");
-    let dir = Path::new(words.first().expect("throughput DIR NODES|raw WRITERS SECONDS"));
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let number = |word: &str| word.parse::<usize>().expect("a number");
+    let seconds = |word| Duration::from_secs(number(word) as u64);
+    let [dir, work @ ..] = &words[..] else { panic!("throughput DIR commits|failover|raw ...") };
+    let dir = Path::new(dir);
     fs::create_dir_all(dir).expect("a folder");
-    let time = Duration::from_secs(number(3) as u64);
-    if words[1] == "raw" {
-        return raw(dir, number(2), time);
+    let runtime = || TokioRuntime::new(2);
+    match work {
+        ["raw", files, time] => raw(dir, number(files), seconds(time)),
+        ["commits", nodes, writers, time] => {
+            runtime().block_on(commits(dir, number(nodes), number(writers), seconds(time)));
+        }
+        ["failover", times] => runtime().block_on(failover(dir, number(times))),
+        _ => panic!("throughput DIR commits NODES WRITERS SECONDS, failover TIMES or raw FILES SECONDS"),
     }
-    TokioRuntime::new(2).block_on(commits(dir, number(1), number(2), time));
 }

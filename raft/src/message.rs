@@ -7,6 +7,7 @@ pub(crate) mod wire;
 use bytes::Bytes;
 use prost::Message;
 
+use crate::log::frame::MAX_PAYLOAD_BYTES;
 use crate::types;
 
 /// What makes a message useless although it decodes.
@@ -18,11 +19,22 @@ pub(crate) enum Invalid {
     Missing(&'static str),
     #[error("a membership that makes no sense: {0}")]
     Membership(String),
+    #[error("entry {found} where entry {expected} is next")]
+    Order { expected: u64, found: u64 },
+    #[error("an index of {0}, beyond which nothing can follow")]
+    Index(u64),
+    #[error("an entry of {0} bytes; at most {MAX_PAYLOAD_BYTES} are allowed")]
+    Length(usize),
     #[error("an entry of unknown kind {0}; a newer release wrote it")]
     EntryKind(u8),
 }
 
-#[derive(Clone, PartialEq, Message)]
+/// Fails for an index that could not be counted on from.
+pub(crate) fn check_index(index: u64) -> Result<(), Invalid> {
+    if index < u64::MAX / 2 { Ok(()) } else { Err(Invalid::Index(index)) }
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
 pub(crate) struct LogId {
     #[prost(uint64, tag = "1")]
     pub(crate) term: u64,

@@ -144,8 +144,6 @@ impl<Rt: AsyncRuntime, N: Net, F: Files> RaftNetworkV2<Types<Rt>> for Connection
             to: self.peer.id,
             vote: Some((&vote).into()),
             bytes: snapshot.snapshot.bytes,
-            last: snapshot.meta.last_log_id.as_ref().map(Into::into),
-            membership: Some((&snapshot.meta.last_membership).into()),
         };
         let first = futures_util::stream::iter([Bytes::from(head.encode_to_vec())]);
         let chunks = first.chain(chunks_of(snapshot.snapshot));

@@ -5,6 +5,7 @@
 //! travels as the bytes of its file. What the body means, the state machine knows.
 
 use std::io;
+use std::task::Poll;
 
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -185,22 +186,51 @@ impl<F: Files> Sealed<F> {
 
     /// Reads all of it and compares it with its digest; says what it covers.
     pub(crate) fn check(&self) -> Result<SnapshotMeta, Error> {
-        let meta = self.meta()?;
-        let (mut digest, mut offset, end) = (Sha256::new(), 0, self.bytes.saturating_sub(32));
-        while offset < end {
-            let mut chunk = self.chunk(offset)?;
-            chunk.truncate(usize::try_from(end - offset).unwrap_or(usize::MAX));
-            if chunk.is_empty() {
-                return Err(Error::damaged(&self.name, format!("{} bytes", self.bytes), format!("{offset} bytes")));
-            }
-            digest.update(&chunk);
-            offset += chunk.len() as u64;
-        }
-        let found = self.chunk(end)?;
-        if found[..] != digest.finalize()[..] {
-            return Err(Error::damaged(&self.name, "the digest at its end", "another content"));
-        }
+        let (meta, mut digest, mut offset) = (self.meta()?, Sha256::new(), 0);
+        while self.digest_chunk(&mut digest, &mut offset)? {}
+        self.compare(digest)?;
         Ok(meta)
+    }
+
+    /// The same on a task that must let others run.
+    pub(crate) async fn check_in_turns(&self) -> Result<SnapshotMeta, Error> {
+        let (meta, mut digest, mut offset) = (self.meta()?, Sha256::new(), 0);
+        while self.digest_chunk(&mut digest, &mut offset)? {
+            let mut yielded = false;
+            std::future::poll_fn(|context| {
+                if std::mem::replace(&mut yielded, true) {
+                    return Poll::Ready(());
+                }
+                context.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+        }
+        self.compare(digest)?;
+        Ok(meta)
+    }
+
+    /// Adds the chunk at `offset` to the digest; `false` if there is no more.
+    fn digest_chunk(&self, digest: &mut Sha256, offset: &mut u64) -> Result<bool, Error> {
+        let end = self.bytes.saturating_sub(32);
+        if *offset >= end {
+            return Ok(false);
+        }
+        let mut chunk = self.chunk(*offset)?;
+        chunk.truncate(usize::try_from(end - *offset).unwrap_or(usize::MAX));
+        if chunk.is_empty() {
+            return Err(Error::damaged(&self.name, format!("{} bytes", self.bytes), format!("{offset} bytes")));
+        }
+        digest.update(&chunk);
+        *offset += chunk.len() as u64;
+        Ok(true)
+    }
+
+    fn compare(&self, digest: Sha256) -> Result<(), Error> {
+        if self.chunk(self.bytes.saturating_sub(32))?[..] == digest.finalize()[..] {
+            return Ok(());
+        }
+        Err(Error::damaged(&self.name, "the digest at its end", "another content"))
     }
 
     fn meta(&self) -> Result<SnapshotMeta, Error> {
@@ -218,6 +248,7 @@ impl<F: Files> Sealed<F> {
         }
         let read = MetaRecord::decode(record).map_err(message::Invalid::from).and_then(|record| {
             let membership = record.membership.ok_or(message::Invalid::Missing("the membership"))?;
+            message::check_index(record.last.map_or(0, |last| last.index))?;
             Ok(SnapshotMeta { last_log_id: record.last.map(Into::into), last_membership: membership.try_into()? })
         });
         read.map_err(|e| damaged(crate::chain(&e)))

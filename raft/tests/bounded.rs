@@ -2,47 +2,20 @@
 //!
 //! `GRISTMILL_LOG_WRITES` says how many writes (30,000 if unset; the full suite is 1,000,000).
 
+mod count;
+mod real;
 mod rounds;
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
-use gristmill_raft::disk::{Folder, SledKv};
 use gristmill_raft::net::{Peer, Switchboard};
 use gristmill_raft::runtime::AsyncRuntime as _;
-use gristmill_raft::{Env, Node, Options, StateMachine, verify};
+use gristmill_raft::{Node, Options, verify};
 use openraft_rt_tokio::TokioRuntime;
 
-/// How many commands there were.
-struct Count(u64);
-
-impl StateMachine for Count {
-    type View = std::iter::Once<Vec<u8>>;
-
-    fn apply(&mut self, _: u64, _: &[u8]) -> Vec<u8> {
-        self.0 += 1;
-        Vec::new()
-    }
-
-    fn snapshot(&self) -> Self::View {
-        std::iter::once(self.0.to_be_bytes().to_vec())
-    }
-
-    fn restore(&mut self, snapshot: &mut dyn io::Read) -> io::Result<()> {
-        let mut bytes = [0; 8];
-        snapshot.read_exact(&mut bytes).map(|()| self.0 = u64::from_be_bytes(bytes))
-    }
-}
-
-struct World;
-
-impl Env for World {
-    type Rt = TokioRuntime;
-    type Net = Switchboard<TokioRuntime>;
-    type Kv = SledKv;
-    type Files = Folder;
-}
+use count::Count;
+use real::World;
 
 const WRITERS: u64 = 128;
 const LARGE: u64 = 300;

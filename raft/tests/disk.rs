@@ -42,6 +42,24 @@ fn folders_do_what_files_do() {
     run(async { suite::files(Folder::open(dir.path()).unwrap()).await });
 }
 
+/// A snapshot that is still being written when a node has stopped must not meet the next node's.
+#[test]
+fn a_closed_folder_is_not_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let folder = Folder::open(dir.path()).unwrap();
+        let last = folder.append("file", vec![1; 1 << 20]);
+        let closed = folder.close();
+        closed.await;
+        last.await.unwrap();
+        let next = Folder::open(dir.path()).unwrap();
+        assert!(folder.append("file", vec![2]).await.is_err());
+        assert!(folder.overwrite("mark", 0, vec![2]).await.is_err());
+        assert!(folder.remove("file").await.is_err());
+        assert_eq!(next.list().unwrap().iter().map(|file| file.bytes).collect::<Vec<_>>(), [1 << 20]);
+    });
+}
+
 #[test]
 fn modelled_files_do_what_files_do() {
     run(async { suite::files(Disk::<TokioRuntime>::new(1).boot().1).await });

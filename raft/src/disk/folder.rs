@@ -9,7 +9,7 @@ use std::future::Future;
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::worker::Worker;
 use super::{Error, FileInfo, Files};
@@ -32,8 +32,8 @@ pub struct Folder {
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
-    /// Keeps other processes out.
-    lock: Mutex<Option<File>>,
+    /// Keeps other processes out. Nothing is written once it is gone: the folder may be another's then.
+    lock: RwLock<Option<File>>,
     /// Files that stay open between writes in place.
     open: Mutex<HashMap<String, Arc<File>>>,
     /// Bytes appended since the last sync, by name.
@@ -76,7 +76,7 @@ impl Folder {
         Ok(Self {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
-                lock: Mutex::new(taken),
+                lock: RwLock::new(taken),
                 open: Mutex::default(),
                 unsynced: Mutex::default(),
             }),
@@ -99,7 +99,13 @@ impl Folder {
         job: J,
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<J> {
         let (inner, place) = (self.inner.clone(), self.inner.path.join(name));
-        let work = worker.run(move || job(&inner));
+        let work = worker.run(move || {
+            let held = inner.lock.read().unwrap_or_else(PoisonError::into_inner);
+            if held.is_none() {
+                return Err(io::Error::other("the folder is closed"));
+            }
+            job(&inner)
+        });
         async move { work.await.and_then(|r| r).map_err(|e| Error::new(what, place.display(), e)) }
     }
 }
@@ -171,7 +177,7 @@ fn busy(error: fs::TryLockError) -> io::Error {
 
 /// Locks a map that no holder of the lock leaves half changed, so that a panic elsewhere does not matter.
 fn lock<T>(map: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    map.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
@@ -250,7 +256,11 @@ impl Files for Folder {
     }
 
     fn close(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        drop(lock(&self.inner.lock).take());
-        std::future::ready(())
+        let inner = self.inner.clone();
+        // Behind what a snapshot still writes.
+        let work = self.long.run(move || drop(inner.lock.write().unwrap_or_else(PoisonError::into_inner).take()));
+        async move {
+            let _ = work.await;
+        }
     }
 }

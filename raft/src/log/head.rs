@@ -82,8 +82,9 @@ impl Head {
 
     /// Fails unless this head, found in the database, keeps everything that `mark` says was acknowledged.
     pub(crate) fn check_against(&self, mark: &Head) -> Result<(), Error> {
+        // Of two votes in one term for two nodes, neither is the later one.
         let vote_kept = match (&mark.vote, &self.vote) {
-            (Some(marked), Some(found)) => found.leader_id.term >= marked.leader_id.term,
+            (Some(marked), Some(found)) => found >= marked,
             (marked, _) => marked.is_none(),
         };
         let same = self.write != mark.write || self == mark;

@@ -319,6 +319,16 @@ fn the_log_of_another_node_is_refused() {
     });
 }
 
+#[test]
+fn a_vote_for_another_node_in_the_same_term_is_refused() {
+    let head = |write, vote| super::head::Head { write, vote: Some(vote), ..Default::default() };
+    let mark = head(5, Vote::new(3, 1));
+    head(6, Vote::new_committed(3, 1)).check_against(&mark).unwrap();
+    head(6, Vote::new(4, 2)).check_against(&mark).unwrap();
+    assert!(head(6, Vote::new(3, 2)).check_against(&mark).is_err());
+    assert!(head(6, Vote::new(2, 1)).check_against(&mark).is_err());
+}
+
 /// Every frame is whole and says the right index: only the chain knows.
 #[test]
 fn an_entry_exchanged_for_another_whole_one_is_refused() {

@@ -277,11 +277,19 @@ impl<Rt: AsyncRuntime, K: Kv, F: Files> Writer<Rt, K, F> {
     /// Puts the removal of some purged entries into the batch.
     fn remove_leftovers(&mut self) -> Result<(), Error> {
         let to = frame::key(self.head.first_index(), 0);
-        let limit = KEYS_REMOVED_AT_A_TIME.max(self.batch.ops.len() * 2);
-        let pairs = self.kv.range(&frame::key(0, 0), &to, limit)?;
-        self.leftovers = pairs.len() == limit;
-        self.delete(pairs);
-        Ok(())
+        let wanted = self.batch.ops.len() * 2;
+        let mut from = frame::key(0, 0).to_vec();
+        let mut removed = 0;
+        loop {
+            let pairs = self.kv.range(&from, &to, KEYS_REMOVED_AT_A_TIME)?;
+            removed += pairs.len();
+            self.leftovers = pairs.len() == KEYS_REMOVED_AT_A_TIME;
+            from = pairs.last().map(|(key, _)| [key, &[0][..]].concat()).unwrap_or_default();
+            self.delete(pairs);
+            if !self.leftovers || removed >= wanted {
+                return Ok(());
+            }
+        }
     }
 
     fn delete(&mut self, pairs: Vec<Pair>) {

@@ -11,7 +11,8 @@ use openraft::raft::{
 use openraft_rt::AsyncRuntime;
 use prost::{Message, Oneof};
 
-use super::{Invalid, LogId, StoredMembership, Vote, decode_payload, encode_payload};
+use super::{Invalid, LogId, Vote, check_index, decode_payload, encode_payload};
+use crate::log::frame::MAX_PAYLOAD_BYTES;
 use crate::types::{self, Types};
 
 #[derive(Clone, PartialEq, Message)]
@@ -96,7 +97,17 @@ impl<Rt: AsyncRuntime> TryFrom<Append> for AppendEntriesRequest<Types<Rt>> {
     type Error = Invalid;
 
     fn try_from(append: Append) -> Result<Self, Invalid> {
+        // openraft takes it for granted that entries follow each other.
+        let mut next = append.previous.map_or(0, |id| id.index.saturating_add(1));
+        check_index(next.saturating_add(append.entries.len() as u64))?;
         let entry = |record: EntryRecord| {
+            if record.index != next {
+                return Err(Invalid::Order { expected: next, found: record.index });
+            }
+            if record.payload.len() > MAX_PAYLOAD_BYTES {
+                return Err(Invalid::Length(record.payload.len()));
+            }
+            next += 1;
             let log_id = types::LogId::new_term_index(record.term, record.index);
             Ok(types::Entry { log_id, payload: decode_payload(record.payload)? })
         };
@@ -323,10 +334,6 @@ pub(crate) struct SnapshotHead {
     /// Of the file.
     #[prost(uint64, tag = "5")]
     pub(crate) bytes: u64,
-    #[prost(message, optional, tag = "6")]
-    pub(crate) last: Option<LogId>,
-    #[prost(message, optional, tag = "7")]
-    pub(crate) membership: Option<StoredMembership>,
 }
 
 /// The answer to it.
@@ -334,4 +341,32 @@ pub(crate) struct SnapshotHead {
 pub(crate) struct SnapshotTaken {
     #[prost(message, optional, tag = "1")]
     pub(crate) vote: Option<Vote>,
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft_rt_tokio::TokioRuntime;
+
+    use super::*;
+
+    type AppendRequest = AppendEntriesRequest<Types<TokioRuntime>>;
+
+    #[test]
+    fn entries_that_do_not_follow_each_other_are_refused() {
+        let record = |index| EntryRecord { term: 1, index, payload: Bytes::from_static(&[0]) };
+        let check = |previous: Option<u64>, entries: Vec<EntryRecord>| {
+            let previous = previous.map(|index| LogId { term: 1, index });
+            let vote = Some(Vote { term: 1, node: 1, committed: true });
+            AppendRequest::try_from(Append { vote, previous, entries, committed: None })
+                .map(|append| append.entries.len())
+        };
+        assert_eq!(check(None, vec![record(0), record(1)]), Ok(2));
+        assert_eq!(check(Some(6), vec![record(7)]), Ok(1));
+        assert_eq!(check(Some(6), vec![record(8)]), Err(Invalid::Order { expected: 7, found: 8 }));
+        assert_eq!(check(Some(6), vec![record(7), record(7)]), Err(Invalid::Order { expected: 8, found: 7 }));
+        assert!(matches!(check(Some(u64::MAX), vec![]), Err(Invalid::Index(_))));
+        assert!(matches!(check(Some(u64::MAX - 1), vec![record(u64::MAX)]), Err(Invalid::Index(_))));
+        let large = EntryRecord { payload: vec![1; MAX_PAYLOAD_BYTES + 1].into(), ..record(0) };
+        assert_eq!(check(None, vec![large]), Err(Invalid::Length(MAX_PAYLOAD_BYTES + 1)));
+    }
 }

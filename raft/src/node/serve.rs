@@ -1,6 +1,7 @@
 //! Answering other nodes.
 
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -15,6 +16,9 @@ use crate::message::{self, Invalid};
 use crate::net::{Error, Service};
 use crate::snapshot::{Kind, Unfinished};
 use crate::types::Types;
+
+/// The longest election timeouts that a snapshot may come to a halt for.
+const STALL: u32 = 20;
 
 fn refused(error: &dyn std::error::Error) -> Error {
     Error::Refused(crate::chain(error))
@@ -80,12 +84,12 @@ impl<E: Env, S: StateMachine> Node<E, S> {
         let vote = head.vote.ok_or_else(|| bad(Invalid::Missing("the vote")))?.into();
         let file = Unfinished::begin(self.inner.files.clone(), Kind::Received).await;
         let mut file = file.map_err(|e| refused(&e))?;
-        if let Err(error) = fill(&mut file, &mut chunks, head.bytes).await {
+        if let Err(error) = fill::<E::Rt, _>(&mut file, &mut chunks, head.bytes, self.inner.election * STALL).await {
             file.discard().await;
             return Err(error);
         }
         let sealed = file.into_sealed();
-        let meta = sealed.check().map_err(|e| refused(&e))?;
+        let meta = sealed.check_in_turns().await.map_err(|e| refused(&e))?;
         let snapshot = openraft::Snapshot { meta, snapshot: sealed };
         let installed: Result<_, Fatal<Types<E::Rt>>> = self.inner.raft.install_full_snapshot(vote, snapshot).await;
         let vote = installed.map_err(|e| refused(&e))?.vote;
@@ -93,14 +97,18 @@ impl<E: Env, S: StateMachine> Node<E, S> {
     }
 }
 
-/// Writes chunks to the file as they come.
-async fn fill<F: crate::disk::Files>(
+/// Writes chunks to the file as they come. Who sends none for `stall` is given up: nobody else can send meanwhile.
+async fn fill<Rt: AsyncRuntime, F: crate::disk::Files>(
     file: &mut Unfinished<F>,
     chunks: &mut BoxStream<'static, Bytes>,
     expected: u64,
+    stall: Duration,
 ) -> Result<(), Error> {
     let mut found = 0;
-    while let Some(chunk) = chunks.next().await {
+    loop {
+        let chunk = Rt::timeout(stall, chunks.next()).await;
+        let chunk = chunk.map_err(|_| Error::Refused(format!("nothing more of the snapshot came within {stall:?}")))?;
+        let Some(chunk) = chunk else { break };
         found += chunk.len() as u64;
         if found > expected {
             break;
