@@ -243,6 +243,30 @@ fn snapshots_are_taken_by_size_and_the_log_stays_short() {
     });
 }
 
+/// Only one snapshot is taken at a time: a sender that falls silent must not keep all others out.
+#[test]
+fn a_snapshot_that_stalls_is_given_up() {
+    use futures_util::StreamExt as _;
+    run(async {
+        let cluster = Cluster::of(1).await;
+        let me = cluster.node(0).identity();
+        // A head as it is on the wire: cluster, from, to, a vote, and 100 bytes to come.
+        let numbers = [(0x09, me.cluster), (0x11, 1), (0x19, me.node)];
+        let mut head: Vec<u8> = Vec::new();
+        numbers.iter().for_each(|(tag, n)| head.extend([&[*tag][..], &n.to_le_bytes()].concat()));
+        head.extend([0x22, 6, 8, 1, 16, 1, 24, 1, 0x28, 100]);
+        let silent = || {
+            let first = futures_util::stream::iter([bytes::Bytes::from(head.clone())]);
+            Box::pin(first.chain(futures_util::stream::pending()))
+        };
+        for _ in 0..2 {
+            let given_up = tokio::time::timeout(SOON, cluster.node(0).receive(silent())).await.expect("an answer");
+            let why = given_up.unwrap_err().to_string();
+            assert!(why.contains("nothing more of the snapshot"), "{why}");
+        }
+    });
+}
+
 #[test]
 fn another_cluster_s_folder_is_refused() {
     run(async {

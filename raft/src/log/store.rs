@@ -9,6 +9,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::{Stream, TryStreamExt as _, stream};
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::type_config::TypeConfigExt as _;
@@ -273,6 +274,12 @@ impl<Rt: AsyncRuntime, K: Kv> Store<Rt, K> {
         }
     }
 
+    /// The first entries in `start..end`: 1 MiB of them, or one.
+    fn read_some(&self, start: u64, end: u64) -> Result<Vec<Entry>, Error> {
+        let entries = self.read(start, end, MAX_SHORT_READ_BYTES)?;
+        if entries.is_empty() && start < end { self.read(start, start + 1, usize::MAX) } else { Ok(entries) }
+    }
+
     fn read_disk(&self, (start, end): (u64, u64), max_bytes: usize) -> Result<(Vec<Entry>, usize), Error> {
         let mut reader = Reader::new(&self.kv, start, end, None);
         let (mut entries, mut bytes) = (Vec::new(), 0);
@@ -284,6 +291,21 @@ impl<Rt: AsyncRuntime, K: Kv> Store<Rt, K> {
         }
         Ok((entries, bytes))
     }
+}
+
+/// A range as its first index and the one behind its last.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
 }
 
 fn to_entry(frame: Frame) -> Result<Entry, Error> {
@@ -298,22 +320,27 @@ impl<Rt: AsyncRuntime, K: Kv> RaftLogReader<Types<Rt>> for Store<Rt, K> {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
-        let start = match range.start_bound() {
-            Bound::Included(start) => *start,
-            Bound::Excluded(before) => before.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(last) => last.saturating_add(1),
-            Bound::Excluded(end) => *end,
-            Bound::Unbounded => u64::MAX,
-        };
+        let (start, end) = bounds(&range);
         Ok(self.read(start, end, usize::MAX)?)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        let entries = self.read(start, end, MAX_SHORT_READ_BYTES)?;
-        if entries.is_empty() && start < end { Ok(self.read(start, start + 1, usize::MAX)?) } else { Ok(entries) }
+        Ok(self.read_some(start, end)?)
+    }
+
+    /// What the state machine applies, which may be very much after a restart: some at a time.
+    async fn entries_stream<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend {
+        let (start, end) = bounds(&range);
+        let store = self.clone();
+        let pieces = stream::try_unfold((store, start), move |(store, next)| async move {
+            let entries = if next < end { store.read_some(next, end)? } else { Vec::new() };
+            let read = entries.last().map(|last| last.log_id.index() + 1);
+            Ok::<_, io::Error>(read.map(|next| (stream::iter(entries.into_iter().map(Ok)), (store, next))))
+        });
+        pieces.try_flatten()
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

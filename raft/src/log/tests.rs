@@ -320,6 +320,24 @@ fn the_log_of_another_node_is_refused() {
 }
 
 #[test]
+fn entries_are_streamed_piece_by_piece_to_the_last() {
+    use futures_util::TryStreamExt as _;
+    run(async {
+        let disk = new_disk(5).await;
+        let mut store = reopen(&disk).await.unwrap();
+        append(&mut store, (0..45).map(|i| entry(1, i, if i % 9 == 8 { 1 << 20 } else { 100_000 })).collect())
+            .await
+            .unwrap();
+        let expected: Vec<_> = (3..44).map(|index| (1, index)).collect();
+        let from_memory: Vec<_> = store.entries_stream(3..44).await.try_collect().await.unwrap();
+        assert_eq!(ids(&from_memory), expected);
+        let mut store = reopen(&disk).await.unwrap();
+        let from_disk: Vec<_> = store.entries_stream(3..44).await.try_collect().await.unwrap();
+        assert_eq!(ids(&from_disk), expected);
+    });
+}
+
+#[test]
 fn a_vote_for_another_node_in_the_same_term_is_refused() {
     let head = |write, vote| super::head::Head { write, vote: Some(vote), ..Default::default() };
     let mark = head(5, Vote::new(3, 1));
