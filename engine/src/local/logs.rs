@@ -84,6 +84,7 @@ impl<A: App> Run<'_, A> {
         };
         let tasks: Vec<(usize, Task<'t>)> = tasks.into_iter().map(number).collect();
         outputs.expect(&pieces);
+        self.context.observer.phase(Phase::Reduce, tasks.len() as u64);
         // SAFETY: logs and input are alive.
         let key = |e: &Entry| -> *const [u8] { unsafe { known.key(e) } };
         let best = Mutex::default();
