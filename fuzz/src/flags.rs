@@ -92,10 +92,10 @@ fn outcome(job: &dyn Job, text: &[u8], options: &Options, threads: usize) -> Res
     Ok(without(&bytes, file.path().to_string_lossy().as_bytes()))
 }
 
-/// The kind of an error: which record is met first depends on how the input was cut.
+/// What is the same of an error however the input is cut.
 fn class(error: Error) -> String {
     match error {
-        Error::BadRecord { .. } => "bad record".into(),
+        Error::BadRecord { offset, reason, excerpt, .. } => format!("{offset}: {reason}: {excerpt}"),
         Error::Ragged { .. } => "ragged".into(),
         Error::Usage(message) => message,
         other => panic!("{other}"),

@@ -107,7 +107,7 @@ impl<A: App, I: Iterator<Item = Stored<A>>> Values<A::Value> for StoredValues<A,
 }
 
 /// One partition of one table.
-struct PartOf<'t, A: App, M: Gather<A>> {
+pub(crate) struct PartOf<'t, A: App, M: Gather<A>> {
     table: &'t Table<M::Slot>,
     number: usize,
     part: usize,
@@ -136,7 +136,7 @@ pub(crate) fn scatter_tables<'t, A: App, M: Gather<A> + Send>(
     exec: &dyn Exec,
     mappers: &'t [Mapper<'_, A, M>],
     parts: usize,
-) -> Scatter<impl Scan<Item = Item<M::Kept>> + use<'t, A, M>, impl Fn(&Item<M::Kept>) -> usize + Sync> {
+) -> Scatter<PartOf<'t, A, M>, impl Fn(&Item<M::Kept>) -> usize + Sync> {
     let used: usize = mappers.iter().map(|m| m.table.used).sum();
     let step = (used / SAMPLE).max(1);
     let sample: Vec<u64> =
