@@ -132,6 +132,7 @@ impl<A: App, M: Gather<A>> Scan for PartOf<'_, A, M> {
 }
 
 /// The entries of all tables, to be scattered by part and first bytes.
+#[expect(clippy::type_complexity, reason = "a closure has no shorter name")]
 pub(crate) fn scatter_tables<'t, A: App, M: Gather<A> + Send>(
     exec: &dyn Exec,
     mappers: &'t [Mapper<'_, A, M>],

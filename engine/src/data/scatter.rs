@@ -269,4 +269,14 @@ mod tests {
             assert_eq!(groups, scatter.groups(20));
         }
     }
+
+    #[test]
+    fn batches_have_enough_parts_and_items() {
+        let exec = Threads::new(1).unwrap();
+        let scans = (0..4).map(|part| Numbers(part, vec![0; 10])).collect();
+        let scatter = Scatter::new(&exec, scans, 4, 1, |_: &u32| 0);
+        assert_eq!(scatter.batches(1, 20), [0..2, 2..4]);
+        assert_eq!(scatter.batches(3, 1), [0..3, 3..4]);
+        assert_eq!(scatter.batches(9, 1), [0..4]);
+    }
 }

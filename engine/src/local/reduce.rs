@@ -115,7 +115,7 @@ impl<A: App> Run<'_, A> {
     /// Reduces what was spilled, a partition a thread.
     pub(super) fn reduce_runs(&self, outputs: &Outputs) -> Result<(), Error> {
         self.context.observer.phase(Phase::Shuffle, 1);
-        self.runs.reduce_to_fan_in()?;
+        self.runs.reduce_to_fan_in(&|| self.stopped())?;
         self.context.observer.phase(Phase::Reduce, u64::from(self.parts));
         outputs.expect(&vec![1; self.parts as usize]);
         let reduce = |part: usize| {
