@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::app::{App, Shuffle};
 use crate::data::commit::leftover;
-use crate::data::emit::Tally;
+use crate::data::emit::{MOST_BAD, Tally};
 use crate::data::group::{Fold, Group};
 use crate::data::input::Input;
 use crate::data::output::{Output, PartSummary, Spare, lock};
@@ -80,6 +80,9 @@ fn check<A: App>(app: &A, options: &Options) -> Result<(), Error> {
             fail("this app keeps the best of all in one part; leave --reducers out".into())
         }
         Some(n) if n == 0 || n > MAX_PARTS => fail(format!("the number of reducers is 1 to {MAX_PARTS}, not {n}")),
+        _ if options.skip_bad_records > MOST_BAD as u64 => {
+            fail(format!("at most {MOST_BAD} bad records can be passed over, not {}", options.skip_bad_records))
+        }
         _ if options.memory < crate::job::MIN_MEMORY => {
             fail(format!("a job needs at least {} MiB of memory", crate::job::MIN_MEMORY >> 20))
         }

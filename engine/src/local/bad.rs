@@ -13,8 +13,8 @@ use crate::data::emit::Bad;
 use crate::data::output::lock;
 use crate::error::{Error, excerpt};
 
-/// Where something is in the input, to be compared: unit, input, offset.
-type Place = (u64, u32, u64);
+/// Where something is in the input, to be compared: unit, input, offset, and number within its chunk.
+type Place = (u64, u32, u64, usize);
 
 /// A bad record.
 #[derive(serde::Serialize, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,9 +52,9 @@ impl BadRecords {
     #[cold]
     pub(super) fn take(&self, unit: u64, chunk: &Chunk<'_>, bad: Vec<Bad>) {
         let mut first = lock(&self.first);
-        for Bad { at, reason, record } in bad {
+        for (n, Bad { at, reason, record }) in bad.into_iter().enumerate() {
             let offset = chunk.offset() + at as u64;
-            let place = (unit, chunk.input(), offset);
+            let place = (unit, chunk.input(), offset, n);
             first.insert(BadRecord { place, input: chunk.input_name().into(), offset, reason, record });
             if first.len() as u64 > self.most.saturating_add(1) {
                 first.pop_last();
@@ -77,7 +77,7 @@ impl BadRecords {
 
     /// Whether the job fails for a record before the end of a chunk.
     pub(super) fn are_before_end(&self, unit: u64, chunk: &Chunk<'_>) -> bool {
-        let end = (unit, chunk.input(), chunk.offset() + chunk.bytes().len() as u64);
+        let end = (unit, chunk.input(), chunk.offset() + chunk.bytes().len() as u64, 0);
         self.last_unit.load(Ordering::Relaxed) <= unit
             && self.fatal(&lock(&self.first)).is_some_and(|fatal| fatal.place < end)
     }
