@@ -11,6 +11,7 @@ mod explain;
 mod failure;
 mod flags;
 mod inputs;
+mod limits;
 mod memory;
 mod panics;
 mod progress;
