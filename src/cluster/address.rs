@@ -9,7 +9,9 @@ pub enum Error {
     #[error("'{0}' is not an address; write it as HOST:PORT, as in 10.0.0.5:7070, [::1]:7070 or master-0:7070")]
     Form(String),
     /// What is said there could be read and changed by others.
-    #[error("'{0}' is not on this machine, and connections are neither encrypted nor authenticated; allow it with --insecure")]
+    #[error(
+        "'{0}' is not on this machine, and connections are neither encrypted nor authenticated; allow it with --insecure"
+    )]
     Plain(String),
 }
 
@@ -50,11 +52,15 @@ mod tests {
         for here in ["127.0.0.1:1", "127.9.9.9:65535", "[::1]:7070", "localhost:80"] {
             assert_eq!(check_plain(here, false), Ok(()), "{here}");
         }
-        for beyond in ["10.0.0.5:1", "0.0.0.0:1", "[::]:1", "[2001:db8::1]:1", "master-0.masters:7070", "localhost.evil:1"] {
+        for beyond in
+            ["10.0.0.5:1", "0.0.0.0:1", "[::]:1", "[2001:db8::1]:1", "master-0.masters:7070", "localhost.evil:1"]
+        {
             assert_eq!(check_plain(beyond, false), Err(Error::Plain(beyond.to_string())));
             assert_eq!(check_plain(beyond, true), Ok(()), "{beyond}");
         }
-        for none in ["", ":1", "host", "host:", "host:x", "host:65536", "::1:7070", "[::1]", "[x]:1", "a b:1", "h/x:1", "u@h:1"] {
+        for none in
+            ["", ":1", "host", "host:", "host:x", "host:65536", "::1:7070", "[::1]", "[x]:1", "a b:1", "h/x:1", "u@h:1"]
+        {
             for insecure in [false, true] {
                 assert_eq!(check_plain(none, insecure), Err(Error::Form(none.to_string())));
             }

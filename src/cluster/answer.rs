@@ -20,10 +20,7 @@ pub fn request<T>(message: T, within: Duration) -> Request<T> {
 /// # Errors
 ///
 /// As [`outcome`] says; [`Error::Unknown`] at the deadline.
-pub async fn within<T>(
-    within: Duration,
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, Error> {
+pub async fn within<T>(within: Duration, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Error> {
     match timeout(within, call).await {
         Ok(answer) => answer.map(Response::into_inner).map_err(|status| outcome(&status)),
         Err(_) => Err(Error::Unknown(format!("nothing within {within:?}"))),

@@ -89,6 +89,12 @@ struct Pause {
 }
 
 impl Pause {
+    /// Fails while the wait lasts.
+    fn check(&self, now: Instant) -> io::Result<()> {
+        let waits = |left| io::Error::other(format!("{}; not tried again for {left:?}", self.why));
+        self.left(now).map_or(Ok(()), |left| Err(waits(left)))
+    }
+
     /// What is left of the wait at `now`.
     fn left(&self, now: Instant) -> Option<Duration> {
         self.until.and_then(|until| until.checked_duration_since(now)).filter(|left| !left.is_zero())
@@ -106,10 +112,7 @@ type Connected = Pin<Box<dyn Future<Output = io::Result<TokioIo<TcpStream>>> + S
 impl Opening {
     fn open(self, uri: Uri) -> Connected {
         Box::pin(async move {
-            if let Some(left) = self.pause().left(Instant::now()) {
-                let why = self.pause().why.clone();
-                return Err(io::Error::other(format!("{why}; not tried again for {left:?}")));
-            }
+            self.pause().check(Instant::now())?;
             let opened = self.attempt(&uri).await;
             match &opened {
                 Ok(_) => *self.pause() = Pause::default(),
