@@ -8,10 +8,12 @@ use super::writers::{Writers, percentile};
 #[test]
 fn a_snapshot_of_100_mb_does_not_hold_up_the_others() {
     let mut cluster = Cluster::of(3, "--kept 10");
+    let writers = Writers::start(&cluster, 2);
+    // What is purged from the log can only come by snapshot.
+    writers.more(200);
     let leader = cluster.leader();
     assert!(cluster.nodes[leader].ask("fill large 100").starts_with("ok"));
     assert_eq!(cluster.nodes[leader].ask("snapshot"), "ok");
-    let writers = Writers::start(&cluster, 2);
     writers.more(200);
     let leader = cluster.leader();
     let took = |from: usize| writers.since(from).iter().map(|write| write.took).collect::<Vec<_>>();
@@ -35,6 +37,7 @@ fn a_snapshot_of_100_mb_does_not_hold_up_the_others() {
     assert!(joined.snapshot_bytes >= 100_000_000, "it came by snapshot: {joined:?}");
     assert_eq!(cluster.nodes[leader].status().unwrap().term, term, "leadership changed");
     assert!(during.len() >= 10, "writes went on: {}", during.len());
+    assert!(most(&during) < Duration::from_secs(5), "one write waited for {:?}", most(&during));
     writers.more(50);
     writers.check(&cluster);
 }
