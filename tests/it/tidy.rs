@@ -55,3 +55,27 @@ fn the_engine_has_no_clock_and_one_adapter_of_threads() {
         assert!(!text.contains("rayon::") || path.ends_with("exec.rs"), "{} names rayon", path.display());
     }
 }
+
+/// The network and the database are for programs that want them: an app of one machine, and the crates beneath, do
+/// without.
+#[test]
+fn heavy_dependencies_stay_where_they_belong() {
+    let rules: [(&str, &[&str]); 4] = [
+        ("wordfreq", &["tonic", "tokio", "sled", "openraft", "gristmill-raft"]),
+        ("gristmill-engine", &["tonic", "axum", "sled", "gristmill"]),
+        ("gristmill-raft", &["tonic", "axum", "sled", "gristmill-engine"]),
+        ("gristmill-proto", &["tonic", "gristmill-engine", "gristmill-raft"]),
+    ];
+    for (package, banned) in rules {
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        let tree =
+            cargo.current_dir(root()).args(["tree", "--locked", "-e", "normal", "--prefix", "none", "-p", package]);
+        let tree = tree.output().unwrap();
+        assert!(tree.status.success(), "{tree:?}");
+        let names: Vec<_> =
+            tree.stdout.split(|b| *b == b'\n').filter_map(|line| line.split(|b| *b == b' ').next()).collect();
+        for name in banned {
+            assert!(!names.contains(&name.as_bytes()), "{package} depends on {name}");
+        }
+    }
+}
