@@ -17,8 +17,8 @@ pub mod transport;
 #[cfg(test)]
 mod tests;
 
-use gristmill_raft::TokioRuntime;
 use gristmill_raft::disk::{Folder, SledKv};
+use gristmill_raft::tokio::TokioRuntime;
 
 pub use gristmill_proto as proto;
 pub use gristmill_raft as raft;

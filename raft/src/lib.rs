@@ -27,7 +27,7 @@ pub use machine::StateMachine;
 pub use node::{Env, Error, Node, Options};
 pub use openraft_rt as runtime;
 #[cfg(feature = "tokio")]
-pub use openraft_rt_tokio::TokioRuntime;
+pub use openraft_rt_tokio as tokio;
 pub use snapshot::Error as SnapshotError;
 
 /// An error and all its causes in one line, for messages that cross a boundary as text.
