@@ -17,4 +17,6 @@ pub mod fuzz;
 pub mod job;
 mod local;
 pub mod registry;
+pub mod scratch;
+pub mod task;
 pub mod value;
