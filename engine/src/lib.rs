@@ -18,5 +18,6 @@ pub mod job;
 mod local;
 pub mod registry;
 pub mod scratch;
+pub mod store;
 pub mod task;
 pub mod value;

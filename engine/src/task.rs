@@ -3,7 +3,7 @@
 //!
 //! [`plan`] divides a listing of objects into map tasks. `survey` looks where the parts of a sorting job begin. `map`
 //! makes one scratch file of a map task, with a segment for each part, and `reduce` one part of the segments of all map
-//! tasks. A map task is a local job whose reduce hands its pairs on
+//! tasks. [`publish`] makes parts that were decided on visible. A map task is a local job whose reduce hands its pairs on
 //! (`relay`) into segments (`shelf`) instead of parts; a reduce task is the last stretch of a local job that spilled.
 //!
 //! Which worker runs what, and when, is left to `control`; moving segments from worker to worker, to `node`. Nothing
@@ -12,6 +12,7 @@
 mod input;
 mod map;
 pub mod plan;
+pub mod publish;
 mod reduce;
 mod relay;
 mod shelf;
