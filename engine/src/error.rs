@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::data::{input, segment};
+use crate::scratch;
 
 /// Why a job did not produce its output.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +106,9 @@ pub enum Error {
     /// Standard output cannot be written.
     #[error("cannot write the result to standard output: {0}")]
     Stdout(#[source] io::Error),
+    /// Scratch cannot be written or read.
+    #[error(transparent)]
+    Scratch(#[from] scratch::Error),
     /// A run on disk is damaged.
     #[error(transparent)]
     Segment(#[from] segment::Error),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::app::{App, Format, Shuffle};
@@ -13,6 +14,8 @@ use crate::data::words::Isa;
 use crate::error::Error;
 use crate::exec::Exec;
 use crate::local;
+use crate::scratch::Scratch;
+use crate::task::{self, MapOutput, MapTask, Object, Objects, ReduceOutput, ReduceTask, TaskPlan};
 
 /// Most parts of an output.
 pub const MAX_PARTS: u32 = 10_000;
@@ -182,6 +185,56 @@ pub trait Job: Send + Sync {
         target: Target,
         context: &Context<'_>,
     ) -> Result<Report, Error>;
+
+    /// How the values of a key meet.
+    fn shuffle(&self) -> Shuffle;
+
+    /// Divides a cluster's job over these objects into tasks of about `target` bytes.
+    ///
+    /// # Errors
+    /// As [`Job::run`] before any work.
+    fn divide(&self, objects: &[Object], options: &Options, target: u64) -> Result<TaskPlan, Error>;
+
+    /// Looks where the parts of a sorting job begin: the first keys of all but the first part. They are those of
+    /// [`Job::run`].
+    ///
+    /// # Errors
+    /// When the sample cannot be read.
+    fn survey(
+        &self,
+        inputs: &[Object],
+        parts: u32,
+        objects: &dyn Objects,
+        options: &Options,
+    ) -> Result<Vec<Vec<u8>>, Error>;
+
+    /// Runs one map task. Its files are on scratch when it succeeds, and only then.
+    ///
+    /// # Errors
+    /// Whatever went wrong first.
+    fn map_task(
+        &self,
+        task: MapTask<'_>,
+        objects: &dyn Objects,
+        scratch: &Arc<dyn Scratch>,
+        options: &Options,
+        context: &Context<'_>,
+    ) -> Result<MapOutput, Error>;
+
+    /// Runs one reduce task. Its file is on scratch when it succeeds, and only then.
+    ///
+    /// # Errors
+    /// Whatever went wrong first; a damaged segment is named, with the place in it.
+    fn reduce_task(
+        &self,
+        task: ReduceTask<'_>,
+        scratch: &Arc<dyn Scratch>,
+        options: &Options,
+        context: &Context<'_>,
+    ) -> Result<ReduceOutput, Error>;
+
+    /// The app's further files of an output over inputs of these names; see [`App::extra_files`].
+    fn extra_files(&self, inputs: &[String]) -> Vec<(String, Vec<u8>)>;
 }
 
 /// The [`Job`] of an app.
@@ -201,6 +254,49 @@ impl<A: App> Job for AppJob<A> {
         context: &Context<'_>,
     ) -> Result<Report, Error> {
         local::run(&self.0, app, inputs, options, target, context)
+    }
+
+    fn shuffle(&self) -> Shuffle {
+        A::SHUFFLE
+    }
+
+    fn divide(&self, objects: &[Object], options: &Options, target: u64) -> Result<TaskPlan, Error> {
+        task::plan::plan(&self.0, objects, options, target)
+    }
+
+    fn survey(
+        &self,
+        inputs: &[Object],
+        parts: u32,
+        objects: &dyn Objects,
+        options: &Options,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        task::survey(&self.0, inputs, parts, objects, options)
+    }
+
+    fn map_task(
+        &self,
+        task: MapTask<'_>,
+        objects: &dyn Objects,
+        scratch: &Arc<dyn Scratch>,
+        options: &Options,
+        context: &Context<'_>,
+    ) -> Result<MapOutput, Error> {
+        task::map(&self.0, task, objects, scratch, options, context)
+    }
+
+    fn reduce_task(
+        &self,
+        task: ReduceTask<'_>,
+        scratch: &Arc<dyn Scratch>,
+        options: &Options,
+        context: &Context<'_>,
+    ) -> Result<ReduceOutput, Error> {
+        task::reduce(&self.0, task, scratch, options, context)
+    }
+
+    fn extra_files(&self, inputs: &[String]) -> Vec<(String, Vec<u8>)> {
+        self.0.extra_files(inputs)
     }
 }
 

@@ -17,4 +17,7 @@ pub mod fuzz;
 pub mod job;
 mod local;
 pub mod registry;
+pub mod scratch;
+pub mod store;
+pub mod task;
 pub mod value;

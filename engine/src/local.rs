@@ -2,21 +2,25 @@
 //!
 //! Threads map spans of the input, each into a table or log of its own, and spill when memory is short. If nothing was
 //! spilled, keys are brought together in memory; else the last of the tables is spilled too and runs are merged.
+//!
+//! One task of a cluster's job is a [`Run`] too, see [`crate::task`]: only what it reads and where its parts go differ.
 
 mod bad;
 mod logs;
 mod outputs;
 mod reduce;
+mod survey;
 mod tables;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::app::{App, Shuffle};
 use crate::data::commit::leftover;
 use crate::data::emit::{MOST_BAD, Tally};
+use crate::data::feed::Feed;
 use crate::data::group::{Fold, Group};
 use crate::data::input::Input;
 use crate::data::output::{Output, PartSummary, Spare, lock};
@@ -25,27 +29,33 @@ use crate::data::source::{Loaded, Loader, Sources};
 use crate::data::spans::Spans;
 use crate::error::Error;
 use crate::job::{Context, MAX_PARTS, Options, Phase, Plan, Report, Target, shuffle_name};
+use crate::scratch::{Folder, Scratch};
 use crate::value::Value;
 use bad::BadRecords;
-use outputs::Outputs;
+pub(crate) use outputs::Outputs;
+pub(crate) use survey::splitters;
 
 /// Bytes of input for each part, when the user does not say how many.
 const PART_BYTES: u64 = 128 << 20;
 /// More than this is spilled whatever the memory: items are numbered in 32 bits while they are brought together, and
 /// the smallest takes 16 bytes.
 const MOST_IN_MEMORY: u64 = 60 << 30;
+/// Where bad records are kept that were passed over.
+pub(crate) const BAD_RECORDS: &str = "_bad/records.jsonl";
 /// Most parts that are chosen by themselves.
 const MAX_CHOSEN_PARTS: u64 = 256;
 
 /// Everything that the threads of a job share.
-struct Run<'r, A> {
+pub(crate) struct Run<'r, A> {
     app: &'r A,
     options: &'r Options,
     context: &'r Context<'r>,
-    sources: Sources,
+    feed: &'r dyn Feed,
     parts: u32,
+    /// The first keys of all parts but the first, where they are given: for jobs that sort.
+    splitters: Option<&'r [Vec<u8>]>,
     spans: Spans,
-    runs: Runs,
+    pub(crate) runs: Runs,
     /// The first error; when there is one, everybody stops.
     failed: Mutex<Option<Error>>,
     stop: AtomicBool,
@@ -73,7 +83,7 @@ pub(crate) fn plan<A: App>(app: &A, inputs: &[Input], options: &Options, threads
     })
 }
 
-fn check<A: App>(app: &A, options: &Options) -> Result<(), Error> {
+pub(crate) fn check<A: App>(app: &A, options: &Options) -> Result<(), Error> {
     let fail = |m: String| Err(Error::Usage(m));
     match options.reducers {
         Some(2..) if app.top().is_some() => {
@@ -100,7 +110,7 @@ fn refuse_extra_files<A: App>(app: &A, inputs: &[String]) -> Result<(), Error> {
     }
 }
 
-fn parts<A: App>(app: &A, options: &Options, bytes: u64) -> u32 {
+pub(crate) fn parts<A: App>(app: &A, options: &Options, bytes: u64) -> u32 {
     if app.top().is_some() {
         return 1;
     }
@@ -118,10 +128,8 @@ pub(crate) fn run<A: App>(
     check(app, options)?;
     let format = options.format.unwrap_or(app.format());
     let mut sources = Sources::new(inputs, format, options.chunk, options.isa)?;
-    let mapped = sources.mapped_bytes();
-    // Pages of input are given back as they are used, unless there is plenty of memory for them.
-    sources.release = mapped > options.memory / 4;
-    sources.pin = A::SHUFFLE == Shuffle::Sort || (A::Value::REFERS && mapped <= options.memory / 3);
+    let held = Held::new::<A>(sources.mapped_bytes(), options);
+    (sources.release, sources.pin) = (held.release, held.pin);
     let parts = parts(app, options, sources.known_bytes());
     if matches!(target, Target::Writer(_)) {
         refuse_extra_files(app, &sources.names)?;
@@ -131,30 +139,9 @@ pub(crate) fn run<A: App>(
         _ => None,
     };
     let mut outputs = Outputs::open(target, parts, options)?;
-    let run = Run {
-        app,
-        options,
-        context,
-        spans: Spans::new(sources.units(), context.exec.threads()),
-        runs: Runs::new(options.scratch.clone(), parts),
-        sources,
-        parts,
-        failed: Mutex::new(None),
-        stop: AtomicBool::new(false),
-        input_bytes: AtomicU64::new(0),
-        tally: Mutex::default(),
-        bad: BadRecords::new(options.skip_bad_records),
-        spare: Spare::default(),
-    };
-    context.observer.phase(Phase::Map, run.sources.known_bytes());
-    match A::SHUFFLE {
-        Shuffle::Fold => run.with_tables(&|| Fold(app), &outputs)?,
-        Shuffle::Group => {
-            let budget = run.share() * 3 / 4;
-            run.with_tables(&|| Group::new(app, budget), &outputs)?
-        }
-        Shuffle::Sort => run.with_logs(&outputs)?,
-    }
+    let scratch = Arc::new(Folder::new(&options.scratch));
+    let run = Run::new(app, options, context, &sources, parts, scratch);
+    run.run(&outputs)?;
     context.observer.phase(Phase::Commit, 1);
     let summaries = outputs.finish(options.sync)?;
     let report = run.report(summaries);
@@ -164,6 +151,69 @@ pub(crate) fn run<A: App>(
         context.observer.note(&format!("the output is complete; the one it replaced cannot be removed: see {old}"));
     }
     Ok(report)
+}
+
+/// How input that is mapped is held.
+pub(crate) struct Held {
+    /// Its pages are given back as they are used.
+    pub(crate) release: bool,
+    /// It stays mapped, so that references into it are good.
+    pub(crate) pin: bool,
+}
+
+impl Held {
+    pub(crate) fn new<A: App>(mapped: u64, options: &Options) -> Self {
+        // There may be plenty of memory for it.
+        let release = mapped > options.memory / 4;
+        Self { release, pin: A::SHUFFLE == Shuffle::Sort || (A::Value::REFERS && mapped <= options.memory / 3) }
+    }
+}
+
+impl<'r, A: App> Run<'r, A> {
+    pub(crate) fn new(
+        app: &'r A,
+        options: &'r Options,
+        context: &'r Context<'r>,
+        feed: &'r dyn Feed,
+        parts: u32,
+        scratch: Arc<dyn Scratch>,
+    ) -> Self {
+        Self {
+            app,
+            options,
+            context,
+            feed,
+            parts,
+            splitters: None,
+            spans: Spans::new(feed.units(), context.exec.threads()),
+            runs: Runs::new(scratch, parts),
+            failed: Mutex::new(None),
+            stop: AtomicBool::new(false),
+            input_bytes: AtomicU64::new(0),
+            tally: Mutex::default(),
+            bad: BadRecords::new(options.skip_bad_records),
+            spare: Spare::default(),
+        }
+    }
+
+    /// Divides the keys of a sorting job among parts by these, not by a sample.
+    pub(crate) fn divided_by(mut self, splitters: &'r [Vec<u8>]) -> Self {
+        self.splitters = Some(splitters);
+        self
+    }
+
+    /// Maps all input and reduces what comes of it.
+    pub(crate) fn run(&self, outputs: &Outputs) -> Result<(), Error> {
+        self.context.observer.phase(Phase::Map, self.feed.known_bytes());
+        match A::SHUFFLE {
+            Shuffle::Fold => self.with_tables(&|| Fold(self.app), outputs),
+            Shuffle::Group => {
+                let budget = self.share() * 3 / 4;
+                self.with_tables(&|| Group::new(self.app, budget), outputs)
+            }
+            Shuffle::Sort => self.with_logs(outputs),
+        }
+    }
 }
 
 impl<A: App> Run<'_, A> {
@@ -210,7 +260,7 @@ impl<A: App> Run<'_, A> {
         if self.bad.are_before(unit) {
             return Ok(());
         }
-        let loaded = self.sources.load(unit, loader, self.context.stop, &mut |loaded| {
+        let loaded = self.feed.load(unit, loader, self.context.stop, &mut |loaded| {
             let mapped = catch_unwind(AssertUnwindSafe(|| map(loaded)));
             let tally = mapped.unwrap_or_else(|panic| {
                 let place = format!("{} after byte {}", loaded.chunk.input_name(), loaded.chunk.offset());
@@ -241,16 +291,16 @@ impl<A: App> Run<'_, A> {
 
     /// An output for reducers to write into, with a buffer that was used before.
     fn output(&self) -> Output<'_> {
-        let mut out = Output::new(&self.sources.names, self.sources.format.separator(), self.app.top());
+        let mut out = Output::new(self.feed.names(), self.feed.format().separator(), self.app.top());
         out.buf = self.spare.get();
         out
     }
 
-    fn report(&self, parts: Vec<PartSummary>) -> Report {
+    pub(crate) fn report(&self, parts: Vec<PartSummary>) -> Report {
         let tally = lock(&self.tally);
         let (spilled_runs, spilled_bytes) = self.runs.spilled();
         Report {
-            inputs: self.sources.inputs.len() as u64,
+            inputs: self.feed.names().len() as u64,
             input_bytes: self.input_bytes.load(Ordering::Relaxed),
             emitted: tally.emitted,
             output_records: parts.iter().map(|p| p.records).sum(),
@@ -265,16 +315,21 @@ impl<A: App> Run<'_, A> {
 
     /// The files beside the parts: bad records and what the app adds.
     fn extra_files(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
-        let mut files = self.app.extra_files(&self.sources.names);
-        let lines = self.bad.lines().map_err(|e| Error::write("write", "_bad")(e.into()))?;
-        if !lines.is_empty() {
-            files.push(("_bad/records.jsonl".into(), lines));
+        let mut files = self.app.extra_files(self.feed.names());
+        let bad = self.bad_records()?;
+        if !bad.is_empty() {
+            files.push((BAD_RECORDS.into(), bad));
         }
         Ok(files)
     }
+
+    /// The bad records that were passed over, a line each, in input order.
+    pub(crate) fn bad_records(&self) -> Result<Vec<u8>, Error> {
+        self.bad.lines().map_err(|e| Error::write("write", BAD_RECORDS)(e.into()))
+    }
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or("no message".into());
     text.lines().next().unwrap_or_default().into()

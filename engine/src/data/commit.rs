@@ -45,6 +45,9 @@ pub struct Manifest {
     pub counters: BTreeMap<String, u64>,
     /// Records that were passed over, if that was allowed.
     pub bad_records: u64,
+    /// The job of a cluster that it is from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
 }
 
 /// A part in the manifest.
@@ -68,7 +71,26 @@ impl Manifest {
             parts,
             counters,
             bad_records,
+            job: None,
         }
+    }
+
+    /// The bytes of `_SUCCESS`.
+    pub(crate) fn to_bytes(&self) -> io::Result<Vec<u8>> {
+        let mut json = serde_json::to_vec_pretty(self)?;
+        json.push(b'\n');
+        Ok(json)
+    }
+
+    /// Reads the bytes of `_SUCCESS`.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> io::Result<Self> {
+        let manifest: Self = serde_json::from_slice(bytes)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("not a manifest: {e}")))?;
+        if manifest.version > MANIFEST_VERSION {
+            let e = format!("manifest version {} is newer than this program's {MANIFEST_VERSION}", manifest.version);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, e));
+        }
+        Ok(manifest)
     }
 
     /// Reads the manifest of an output.
@@ -76,13 +98,7 @@ impl Manifest {
     /// # Errors
     /// [`io::ErrorKind::NotFound`] when the output is not complete; `InvalidData` when the manifest is not one.
     pub fn read(folder: &Path) -> io::Result<Self> {
-        let manifest: Self = serde_json::from_slice(&fs::read(folder.join(SUCCESS))?)
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("not a manifest: {e}")))?;
-        if manifest.version > MANIFEST_VERSION {
-            let e = format!("manifest version {} is newer than this program's {MANIFEST_VERSION}", manifest.version);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, e));
-        }
-        Ok(manifest)
+        Self::from_bytes(&fs::read(folder.join(SUCCESS))?)
     }
 }
 

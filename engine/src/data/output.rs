@@ -131,6 +131,25 @@ impl<'o> Output<'o> {
         self.end();
     }
 
+    /// A record of a key and a value for [`crate::task`]: two lengths in 32 bits each, then both. Buffers that are handed
+    /// on hold whole ones.
+    pub(crate) fn framed(&mut self, key: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(flush) = &mut self.flush
+            && self.buf.len() >= FLUSH / 2
+        {
+            flush(&mut self.buf);
+        }
+        let head = self.buf.len();
+        self.buf.extend_from_slice(&(key.len() as u32).to_le_bytes());
+        self.buf.extend_from_slice(&[0; 4]);
+        self.buf.extend_from_slice(key);
+        let at = self.buf.len();
+        value(&mut self.buf);
+        let len = (self.buf.len() - at) as u32;
+        self.buf[head + 4..head + 8].copy_from_slice(&len.to_le_bytes());
+        self.records += 1;
+    }
+
     /// Says how high the record that is being put ranks, for [`crate::app::App::top`].
     pub fn rank(&mut self, score: u64) {
         if let Some(top) = &mut self.top {
@@ -259,6 +278,13 @@ pub(crate) enum Sink {
     Stream(Box<dyn Write + Send>),
     /// A compressed file.
     Compressed(Box<Encoder<File>>),
+    /// One piece after the other into what wants to be told of the end, as soon as that is known.
+    Closing(Box<dyn Close>),
+}
+
+/// A writer that is told when it has everything.
+pub(crate) trait Close: Write + Send {
+    fn close(self: Box<Self>) -> io::Result<()>;
 }
 
 /// What is known of a part when it is complete.
@@ -304,6 +330,8 @@ pub(crate) struct Part {
 struct State {
     stream: Option<Stream>,
     next: usize,
+    /// How many pieces there will be, once that is known.
+    expected: usize,
     /// Pieces that wait for those before them.
     early: BTreeMap<usize, Piece>,
     written: PartSummary,
@@ -314,6 +342,7 @@ struct State {
 enum Stream {
     Plain(Box<dyn Write + Send>),
     Compressed(Box<Encoder<File>>),
+    Closing(Box<dyn Close>),
 }
 
 #[derive(Default)]
@@ -329,9 +358,10 @@ impl Part {
             Sink::File(file) => (Some(file), None),
             Sink::Stream(w) => (None, Some(Stream::Plain(w))),
             Sink::Compressed(w) => (None, Some(Stream::Compressed(w))),
+            Sink::Closing(w) => (None, Some(Stream::Closing(w))),
         };
         let written = PartSummary { records: 0, bytes: 0, crc32c: 0 };
-        let state = State { stream, next: 0, early: BTreeMap::new(), written, room: ROOM_FROM };
+        let state = State { stream, next: 0, expected: usize::MAX, early: BTreeMap::new(), written, room: ROOM_FROM };
         Self { file, state: Mutex::new(state) }
     }
 
@@ -354,10 +384,18 @@ impl Part {
                 state.written.records += piece.records;
                 state.early.remove(&next);
                 state.next += 1;
+                state.close_if_whole()?;
             } else {
                 return Ok(());
             }
         }
+    }
+
+    /// Says how many pieces there will be.
+    pub(crate) fn expect(&self, pieces: usize) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        state.expected = pieces;
+        state.close_if_whole()
     }
 
     /// Appends bytes of the piece that is next, before it is whole. For parts that one thread writes alone.
@@ -380,9 +418,12 @@ impl Part {
         Ok(lock(&self.state))
     }
 
-    /// Counts records whose bytes were appended.
-    pub(crate) fn count(&self, records: u64) {
-        lock(&self.state).written.records += records;
+    /// Ends the piece that is next, whose bytes were appended.
+    pub(crate) fn count(&self, records: u64) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        state.written.records += records;
+        state.next += 1;
+        state.close_if_whole()
     }
 
     /// Ends the part. `sync` makes it durable.
@@ -394,6 +435,10 @@ impl Part {
                 None
             }
             Some(Stream::Compressed(w)) => Some(w.finish()?),
+            Some(Stream::Closing(w)) => {
+                w.close()?;
+                None
+            }
             None => None,
         };
         if let Some(file) = &self.file {
@@ -413,7 +458,19 @@ impl State {
         match &mut self.stream {
             Some(Stream::Plain(w)) => w.write_all(bytes),
             Some(Stream::Compressed(w)) => w.write_all(bytes),
+            Some(Stream::Closing(w)) => w.write_all(bytes),
             None => Ok(()),
+        }
+    }
+
+    /// Tells a stream that wants to know that nothing more comes.
+    fn close_if_whole(&mut self) -> io::Result<()> {
+        if self.next < self.expected || !matches!(self.stream, Some(Stream::Closing(_))) {
+            return Ok(());
+        }
+        match self.stream.take() {
+            Some(Stream::Closing(w)) => w.close(),
+            _ => Ok(()),
         }
     }
 

@@ -1,19 +1,17 @@
 //! Sorted runs on scratch: what a map spills when memory is used up, and the merge that reads them back.
 //!
 //! A run is one unnamed file with a segment for each partition; it is gone when the process is, however it ends. Runs
-//! carry the place of their data in the input, so that a merge gives the values of a key in input order.
+//! carry the place of their data in the input, so that a merge gives the values of a key in input order. What a reducer
+//! fetched is entered as runs too: one segment of each map task.
 
-#![expect(clippy::disallowed_types, reason = "runs are kept here")]
-
-use std::fs::File;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::merge::Merge;
 use super::output::lock;
-use super::segment;
+use super::segment::{self, ReadAt};
 use crate::error::Error;
+use crate::scratch::{self, Scratch, Temporary};
 
 /// Most runs that one merge reads. More are merged in several passes; each open run holds two blocks of 64 KiB.
 const FAN_IN: usize = 128;
@@ -21,9 +19,12 @@ const FAN_IN: usize = 128;
 /// Where data is from: the unit that its span began with, and the number of the spill within the span.
 pub(crate) type Order = (u64, u64);
 
+/// Bytes that segments are read from.
+pub(crate) type Bytes = Arc<dyn ReadAt + Send + Sync>;
+
 struct Run {
     order: Order,
-    file: Arc<File>,
+    file: Bytes,
     name: Arc<str>,
     /// Offset and length of each partition's segment.
     segments: Vec<(u64, u64)>,
@@ -31,7 +32,7 @@ struct Run {
 
 /// The runs of a job.
 pub(crate) struct Runs {
-    dir: PathBuf,
+    scratch: Arc<dyn Scratch>,
     partitions: u32,
     all: Mutex<Vec<Run>>,
     written: AtomicU64,
@@ -44,17 +45,17 @@ pub(crate) struct RunWriter<'r> {
     order: Order,
     name: Arc<str>,
     /// `None` only after an error.
-    segment: Option<segment::Writer<File>>,
+    segment: Option<segment::Writer<Box<dyn Temporary>>>,
     partition: u32,
     at: u64,
     segments: Vec<(u64, u64)>,
 }
 
-pub(crate) type Merged = Merge<segment::Reader<Arc<File>>>;
+pub(crate) type Merged = Merge<segment::Reader<Bytes>>;
 
 impl Runs {
-    pub(crate) fn new(dir: PathBuf, partitions: u32) -> Self {
-        Self { dir, partitions, all: Mutex::default(), written: AtomicU64::new(0), count: AtomicU64::new(0) }
+    pub(crate) fn new(scratch: Arc<dyn Scratch>, partitions: u32) -> Self {
+        Self { scratch, partitions, all: Mutex::default(), written: AtomicU64::new(0), count: AtomicU64::new(0) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -67,10 +68,15 @@ impl Runs {
     }
 
     pub(crate) fn create(&self, order: Order) -> Result<RunWriter<'_>, Error> {
-        let file = tempfile::tempfile_in(&self.dir).map_err(Error::write("create a run in", &self.dir))?;
-        let name = format!("run {}.{} in {}", order.0, order.1, self.dir.display()).into();
+        let file = self.scratch.temporary()?;
+        let name = format!("run {}.{} in {}", order.0, order.1, self.scratch.place("").display()).into();
         let segment = Some(segment::Writer::local(file));
         Ok(RunWriter { runs: self, order, name, segment, partition: 0, at: 0, segments: Vec::new() })
+    }
+
+    /// Enters a segment of `len` bytes as a run of the only partition.
+    pub(crate) fn add(&self, order: Order, file: Bytes, (at, len): (u64, u64), name: Arc<str>) {
+        lock(&self.all).push(Run { order, file, name, segments: vec![(at, len)] });
     }
 
     /// Merges neighbouring runs until one merge can read those that are left, or the job is to stop.
@@ -107,6 +113,11 @@ impl Runs {
         writer.finish()
     }
 
+    fn failed(&self) -> impl FnOnce(std::io::Error) -> Error {
+        let failed = scratch::Error::at("write a run in", self.scratch.place(""));
+        move |e| failed(e).into()
+    }
+
     /// All records of a partition, in order. Call [`Runs::reduce_to_fan_in`] first.
     pub(crate) fn merge(&self, partition: u32) -> Result<Merged, Error> {
         let runs = lock(&self.all);
@@ -131,14 +142,15 @@ impl RunWriter<'_> {
             self.next_segment()?;
         }
         match &mut self.segment {
-            Some(segment) => segment.push(key, value).map_err(Error::write("write a run in", &self.runs.dir)),
+            // A record is too frequent to make its error ahead.
+            Some(segment) => segment.push(key, value).map_err(|e| self.runs.failed()(e)),
             None => Ok(()),
         }
     }
 
     fn next_segment(&mut self) -> Result<(), Error> {
         if let Some(segment) = self.segment.take() {
-            let (file, summary) = segment.finish().map_err(Error::write("write a run in", &self.runs.dir))?;
+            let (file, summary) = segment.finish().map_err(self.runs.failed())?;
             self.segments.push((self.at, summary.bytes));
             self.at += summary.bytes;
             self.segment = Some(segment::Writer::local(file));
@@ -154,7 +166,7 @@ impl RunWriter<'_> {
             self.next_segment()?;
         }
         let Some(segment) = self.segment else { return Ok(()) };
-        let (file, summary) = segment.finish().map_err(Error::write("write a run in", &self.runs.dir))?;
+        let (file, summary) = segment.finish().map_err(self.runs.failed())?;
         self.segments.push((self.at, summary.bytes));
         self.at += summary.bytes;
         self.runs.written.fetch_add(self.at, Ordering::Relaxed);
@@ -172,7 +184,7 @@ mod tests {
     #[test]
     fn many_runs_are_merged_in_the_order_of_the_input() {
         let all = 3 * FAN_IN as u64 + 5;
-        let runs = Runs::new(std::env::temp_dir(), 2);
+        let runs = Runs::new(Arc::new(scratch::Memory::default()), 2);
         // Written in another order than that of the input, as threads do.
         for n in (0..all).rev() {
             let mut writer = runs.create((n, 0)).unwrap();
@@ -198,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_merge_ahead_of_the_reduce_stops_when_the_job_does() {
-        let runs = Runs::new(std::env::temp_dir(), 1);
+        let runs = Runs::new(Arc::new(scratch::Memory::default()), 1);
         for n in 0..=FAN_IN as u64 {
             let mut writer = runs.create((n, 0)).unwrap();
             (0..100u8).for_each(|key| writer.push(0, &[key], b"").unwrap());

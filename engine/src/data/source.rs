@@ -7,7 +7,7 @@
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "inputs are read here")]
 
 mod awaited;
-mod stream;
+pub(crate) mod stream;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -21,8 +21,10 @@ use super::chunk::{Chunk, Format};
 use super::fault::Guard;
 use super::input::{Input, Source};
 use super::output::lock;
+use super::sample::{ReadSome, Sampled, Stretch, sample};
 use super::words::Isa;
 use crate::error::Error;
+use crate::scratch::Mapping;
 use crate::value::Stable;
 
 /// Files shorter than this are read, not mapped: mapping, faulting and unmapping cost more than a copy.
@@ -83,9 +85,11 @@ pub(crate) struct Loaded<'l> {
 pub(crate) struct Loader {
     buffer: Vec<u8>,
     current: Option<(u32, Arc<Mapped>)>,
+    /// As `current`, of an object.
+    pub(crate) object: Option<(u32, Arc<dyn Mapping>)>,
 }
 
-type Visit<'v> = dyn FnMut(&Loaded<'_>) -> Result<(), Error> + 'v;
+pub(crate) type Visit<'v> = dyn FnMut(&Loaded<'_>) -> Result<(), Error> + 'v;
 
 impl Sources {
     pub(crate) fn new(inputs: Vec<Input>, format: Format, chunk: usize, isa: Isa) -> Result<Self, Error> {
@@ -295,68 +299,16 @@ impl Sources {
         if now < end || mapped.guard.was_hit() { Err(self.shrank(i, now)) } else { Ok(()) }
     }
 
-    /// The first bytes of records spread evenly over the inputs, for sampling: up to `n` pieces of `size` bytes, cut
-    /// to whole records, with the inputs that they are from. Depends on the inputs alone.
+    /// See [`sample`].
     pub(crate) fn sample(&self, n: usize, size: usize) -> Result<Vec<(u32, Vec<u8>)>, Error> {
-        let total = self.known_bytes().max(1);
-        let mut all = Vec::new();
-        for (i, input) in self.inputs.iter().enumerate() {
-            let i = i as u32;
-            if is_stream(input) {
-                // What comes of a pipe cannot be read twice.
-                if input.source == Source::File {
-                    let mut head = Vec::new();
-                    static NEVER: AtomicBool = AtomicBool::new(false);
-                    let stream = self.open_stream(i, &NEVER)?;
-                    stream.take(256 << 10).read_to_end(&mut head).map_err(|e| self.read_error(i, 0, e))?;
-                    let whole = self.format.complete(&head);
-                    head.truncate(if whole == 0 { head.len() } else { whole });
-                    all.push((i, head));
-                }
-                continue;
-            }
-            let share = (n as u64 * input.len).div_ceil(total).min(input.len);
-            if share == 0 {
-                continue;
-            }
-            let file = File::open(&input.path).map_err(|e| self.open_error(i, e))?;
-            for k in 0..share {
-                let at = k * (input.len / share);
-                all.extend(self.sample_at(i, &file, at, size)?.map(|bytes| (i, bytes)));
-            }
-        }
-        Ok(all)
-    }
-
-    fn sample_at(&self, i: u32, file: &File, at: u64, size: usize) -> Result<Option<Vec<u8>>, Error> {
-        let at = match self.format {
-            Format::Fixed(n) => at / n as u64 * n as u64,
-            _ => at.saturating_sub(1),
+        let stretch = |(i, input): (usize, &Input)| Stretch {
+            input: i as u32,
+            start: 0,
+            end: input.len,
+            stream: is_stream(input),
         };
-        let size = match self.format {
-            Format::Fixed(n) => n,
-            _ => size,
-        };
-        let mut bytes = vec![0; size];
-        let mut n = 0;
-        while n < size {
-            match file.read_at(&mut bytes[n..], at + n as u64) {
-                Ok(0) => break,
-                Ok(got) => n += got,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.read_error(i, at, e)),
-            }
-        }
-        bytes.truncate(n);
-        let from = if at == 0 { 0 } else { self.format.cut(&bytes, 1, bytes.len()).start };
-        let first = &bytes[from..];
-        let whole = match self.format {
-            Format::Lines | Format::Nul => {
-                self.format.separator().and_then(|s| memchr::memchr(s, first)).map_or(0, |n| n + 1)
-            }
-            _ => first.len(),
-        };
-        Ok((whole > 0).then(|| first[..whole].to_vec()))
+        let stretches: Vec<Stretch> = self.inputs.iter().enumerate().map(stretch).collect();
+        sample(&stretches, self.format, (n, size), self)
     }
 
     fn open_error(&self, i: u32, source: std::io::Error) -> Error {
@@ -376,6 +328,26 @@ impl Sources {
         for mapped in lock(&self.pinned).iter() {
             mapped.release(0..mapped.map.len());
         }
+    }
+}
+
+impl Sampled for Sources {
+    fn read_error(&self, input: u32, offset: u64, e: std::io::Error) -> Error {
+        self.read_error(input, offset, e)
+    }
+
+    fn open(&self, i: u32) -> Result<ReadSome<'_>, Error> {
+        let file = File::open(&self.inputs[i as usize].path).map_err(|e| self.open_error(i, e))?;
+        Ok(Box::new(move |buf, at| file.read_at(buf, at)))
+    }
+
+    fn stream(&self, i: u32) -> Result<Option<Box<dyn Read + '_>>, Error> {
+        static NEVER: AtomicBool = AtomicBool::new(false);
+        // What comes of a pipe cannot be read twice.
+        if self.inputs[i as usize].source != Source::File {
+            return Ok(None);
+        }
+        Ok(Some(self.open_stream(i, &NEVER)?))
     }
 }
 

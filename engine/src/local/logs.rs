@@ -1,11 +1,11 @@
 //! Jobs that sort: spans of input into logs of references, and logs into parts in total order.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
+use super::Run;
 use super::outputs::Outputs;
-use super::{Run, panic_message};
-use crate::app::{App, Chunk};
+use super::survey::Survey;
+use crate::app::App;
 use crate::data::emit::Tally;
 use crate::data::external::{reduce_entries, spill_log};
 use crate::data::log::{Entry, Known, Log, LogEmitter, Shapes};
@@ -18,23 +18,6 @@ use crate::data::tasks::{Division, Task};
 use crate::error::Error;
 use crate::exec::in_order;
 use crate::job::Phase;
-use crate::value::Stable;
-
-/// Bytes of input in one range, about: its entries are sorted in the cache, and a log writes to few places at once.
-const RANGE_BYTES: u64 = 2 << 20;
-/// Most ranges. A log writes to all of them at once, and each takes 4 KiB at least.
-const MOST_RANGES: u64 = 4096;
-/// Records sampled to divide a job into parts.
-const SPLIT_SAMPLE: usize = 4096;
-/// Records sampled for each range, when there is one part only.
-const RANGE_SAMPLE: u64 = 2;
-
-/// How the keys of a job are divided.
-struct Survey {
-    ranges: Ranges,
-    /// The first keys of all parts but the first.
-    splitters: Vec<Vec<u8>>,
-}
 
 impl<A: App> Run<'_, A> {
     /// Maps all input into logs, sorts them and reduces them, in memory if they fit.
@@ -58,7 +41,7 @@ impl<A: App> Run<'_, A> {
             });
             self.outcome()?;
             drop(logs);
-            self.sources.release_pinned();
+            self.feed.release_pinned();
             return self.reduce_runs(outputs);
         }
         self.context.observer.phase(Phase::Shuffle, 1);
@@ -83,7 +66,7 @@ impl<A: App> Run<'_, A> {
             (first, task)
         };
         let tasks: Vec<(usize, Task<'t>)> = tasks.into_iter().map(number).collect();
-        outputs.expect(&pieces);
+        outputs.expect(&pieces)?;
         self.context.observer.phase(Phase::Reduce, tasks.len() as u64);
         // SAFETY: logs and input are alive.
         let key = |e: &Entry| -> *const [u8] { unsafe { known.key(e) } };
@@ -151,7 +134,7 @@ impl<A: App> Run<'_, A> {
                         *log = Log::new(&survey.ranges);
                     }
                     referred = 0;
-                    self.sources.release_pinned();
+                    self.feed.release_pinned();
                 }
                 Ok(tally)
             })?;
@@ -159,61 +142,16 @@ impl<A: App> Run<'_, A> {
         lock(done).extend(current);
         Ok(())
     }
-
-    /// Looks at a sample of the input. Parts depend on the input alone.
-    fn survey(&self) -> Result<Survey, Error> {
-        let parts = self.parts as usize;
-        let known = self.sources.known_bytes();
-        // A log is spilled before it holds more than its share: ranges are for what it holds by then.
-        let most = (known.min(self.share() as u64) / RANGE_BYTES).min(MOST_RANGES);
-        let records = if parts > 1 { SPLIT_SAMPLE.max(16 * parts) } else { (most * RANGE_SAMPLE) as usize };
-        let mut sample = Sample::default();
-        let mut size = 4 << 10;
-        while records > 0 && sample.keys.is_empty() && size <= 16 << 20 {
-            sample = self.sample(records, size)?;
-            size *= 64;
-        }
-        let mut keys = sample.keys;
-        keys.sort_unstable();
-        let n = keys.len() as u64 * known / sample.bytes.max(1);
-        let ranges = if most < 2 { Ranges::one() } else { Ranges::fit(&keys, n as usize, (n / most) as usize) };
-        let splitter = |i: usize| if keys.is_empty() { Vec::new() } else { keys[keys.len() * i / parts].clone() };
-        Ok(Survey { ranges, splitters: (1..parts).map(splitter).collect() })
-    }
-
-    /// The keys of records here and there, looked for in pieces of `size` bytes.
-    fn sample(&self, records: usize, size: usize) -> Result<Sample, Error> {
-        let ranges = Ranges::one();
-        let (mut log, mut tally, shapes) = (Log::new(&ranges), Tally::default(), Shapes::default());
-        let mut sampled = 0;
-        for (input, bytes) in self.sources.sample(records, size)? {
-            let name = &self.sources.names[input as usize];
-            let chunk = Chunk::new_with(&bytes, self.sources.format, input, name, self.options.isa);
-            let loaded = Loaded { chunk, stable: Stable::NONE };
-            let mapped = catch_unwind(AssertUnwindSafe(|| {
-                map_log(self.app, &mut log, &mut tally, &ranges, &shapes, &loaded);
-            }));
-            mapped.map_err(|panic| {
-                let place = format!("a sample of {name}");
-                Error::Panic { phase: "map", place, message: panic_message(&*panic) }
-            })?;
-            sampled += bytes.len() as u64;
-        }
-        let known = shapes.known();
-        // SAFETY: nothing of the samples was stable, so all is in the log.
-        let keys = log.entries().map(|e| unsafe { known.key(e) }.to_vec()).collect();
-        Ok(Sample { keys, bytes: sampled })
-    }
-}
-
-#[derive(Default)]
-struct Sample {
-    keys: Vec<Vec<u8>>,
-    /// Bytes of the records that they are of.
-    bytes: u64,
 }
 
 #[inline(never)]
-fn map_log<A: App>(app: &A, log: &mut Log, tally: &mut Tally, ranges: &Ranges, shapes: &Shapes, loaded: &Loaded<'_>) {
+pub(super) fn map_log<A: App>(
+    app: &A,
+    log: &mut Log,
+    tally: &mut Tally,
+    ranges: &Ranges,
+    shapes: &Shapes,
+    loaded: &Loaded<'_>,
+) {
     app.map(&loaded.chunk, &mut LogEmitter::new(log, tally, ranges, shapes, &loaded.chunk, loaded.stable));
 }

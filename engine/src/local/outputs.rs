@@ -6,25 +6,39 @@ use super::Run;
 use crate::app::App;
 use crate::data::commit::{Manifest, PartEntry, Pending, part_name};
 use crate::data::compress::Encoder;
-use crate::data::output::{Part, PartSummary, Sink, Spare, lock};
+use crate::data::output::{Close, Part, PartSummary, Sink, Spare, lock};
 use crate::error::Error;
 use crate::job::{Options, Report, Target};
+use crate::scratch;
 
 /// Where parts go.
-pub(super) struct Outputs {
-    pending: Option<Pending>,
+pub(crate) struct Outputs {
+    place: Place,
     parts: Vec<Part>,
     names: Vec<String>,
     /// On a stream, the number of the first piece of each part.
     firsts: Mutex<Vec<usize>>,
 }
 
+enum Place {
+    Folder(Pending),
+    Stream,
+    /// Scratch, for a task of a cluster's job.
+    Scratch,
+}
+
 impl Outputs {
+    /// Parts of a task, with what errors call them.
+    pub(crate) fn of_task(parts: Vec<Box<dyn Close>>, names: Vec<String>) -> Self {
+        let parts = parts.into_iter().map(|part| Part::new(Sink::Closing(part))).collect();
+        Self { place: Place::Scratch, parts, names, firsts: Mutex::default() }
+    }
+
     pub(super) fn open(target: Target, parts: u32, options: &Options) -> Result<Self, Error> {
         let (path, overwrite) = match target {
             Target::Writer(sink) => {
                 let parts = vec![Part::new(Sink::Stream(sink))];
-                return Ok(Self { pending: None, parts, names: Vec::new(), firsts: Mutex::default() });
+                return Ok(Self { place: Place::Stream, parts, names: Vec::new(), firsts: Mutex::default() });
             }
             Target::Folder { path, overwrite } => (path, overwrite),
         };
@@ -41,20 +55,25 @@ impl Outputs {
             }))
         };
         let parts = names.iter().map(open).collect::<Result<Vec<_>, Error>>()?;
-        Ok(Self { pending: Some(pending), parts, names, firsts: Mutex::default() })
+        Ok(Self { place: Place::Folder(pending), parts, names, firsts: Mutex::default() })
     }
 
     pub(super) fn is_stream(&self) -> bool {
-        self.pending.is_none()
+        matches!(self.place, Place::Stream)
     }
 
     /// Says how many pieces each part will have.
-    pub(super) fn expect(&self, pieces: &[usize]) {
+    pub(super) fn expect(&self, pieces: &[usize]) -> Result<(), Error> {
+        if let Place::Scratch = self.place {
+            let expect = |(n, part): (usize, &Part)| part.expect(pieces[n]).map_err(|e| self.write_error(n, e));
+            return self.parts.iter().enumerate().try_for_each(expect);
+        }
         let firsts = pieces.iter().scan(0, |next, n| {
             *next += n;
             Some(*next - n)
         });
         *lock(&self.firsts) = firsts.collect();
+        Ok(())
     }
 
     /// Hands in bytes of a piece of a part; `records` with the last of them.
@@ -79,16 +98,22 @@ impl Outputs {
         self.parts[part].append(bytes).map_err(|e| self.write_error(part, e))
     }
 
-    pub(super) fn count(&self, part: usize, records: u64) {
-        self.parts[if self.is_stream() { 0 } else { part }].count(records);
+    /// Ends a part whose bytes were appended.
+    pub(super) fn count(&self, part: usize, records: u64) -> Result<(), Error> {
+        if self.is_stream() {
+            return self.parts[0].count(records).map_err(Error::Stdout);
+        }
+        self.parts[part].count(records).map_err(|e| self.write_error(part, e))
     }
 
     fn write_error(&self, part: usize, e: std::io::Error) -> Error {
-        let folder = self.pending.as_ref().map(|p| p.target()).unwrap_or_default();
-        Error::write("write", folder.join(&self.names[part]))(e)
+        match &self.place {
+            Place::Folder(pending) => Error::write("write", pending.target().join(&self.names[part]))(e),
+            _ => scratch::Error::at("write", &self.names[part])(e).into(),
+        }
     }
 
-    pub(super) fn finish(&mut self, sync: bool) -> Result<Vec<PartSummary>, Error> {
+    pub(crate) fn finish(&mut self, sync: bool) -> Result<Vec<PartSummary>, Error> {
         let finish = |(n, part): (usize, &Part)| {
             part.finish(sync).map_err(|e| if self.is_stream() { Error::Stdout(e) } else { self.write_error(n, e) })
         };
@@ -96,7 +121,7 @@ impl Outputs {
     }
 
     pub(super) fn publish<A: App>(self, app: &str, run: &Run<'_, A>, report: &Report) -> Result<(), Error> {
-        let Some(pending) = self.pending else { return Ok(()) };
+        let Place::Folder(pending) = self.place else { return Ok(()) };
         for (name, bytes) in run.extra_files()? {
             pending.write(&name, &bytes, run.options.sync)?;
         }

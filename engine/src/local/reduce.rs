@@ -107,17 +107,17 @@ impl<A: App> Run<'_, A> {
         let mut top = Top::new(most);
         ranked.for_each(|r| top.add(r));
         let best = top.into_best();
-        outputs.expect(&[1]);
+        outputs.expect(&[1])?;
         let bytes = best.iter().flat_map(|r| r.record.iter().copied()).collect();
         outputs.submit((0, 0), bytes, Some(best.len() as u64), &self.spare)
     }
 
     /// Reduces what was spilled, a partition a thread.
-    pub(super) fn reduce_runs(&self, outputs: &Outputs) -> Result<(), Error> {
+    pub(crate) fn reduce_runs(&self, outputs: &Outputs) -> Result<(), Error> {
         self.context.observer.phase(Phase::Shuffle, 1);
         self.runs.reduce_to_fan_in(&|| self.stopped())?;
         self.context.observer.phase(Phase::Reduce, u64::from(self.parts));
-        outputs.expect(&vec![1; self.parts as usize]);
+        outputs.expect(&vec![1; self.parts as usize])?;
         let reduce = |part: usize| {
             if self.stopped() {
                 return;
@@ -157,7 +157,7 @@ impl<A: App> Run<'_, A> {
             return Err(e);
         }
         outputs.append(part, &bytes)?;
-        outputs.count(part, records);
+        outputs.count(part, records)?;
         self.context.observer.advance(1);
         Ok(())
     }

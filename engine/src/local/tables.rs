@@ -56,7 +56,7 @@ impl<A: App> Run<'_, A> {
         let scatter = scatter_tables(exec, &mappers, self.parts as usize);
         let slots: Vec<&M> = mappers.iter().map(|m| &m.slots).collect();
         let pieces = scatter.groups(PIECE_KEYS);
-        outputs.expect(&pieces);
+        outputs.expect(&pieces)?;
         self.context.observer.phase(Phase::Reduce, pieces.iter().sum::<usize>() as u64);
         let best = Best::default();
         // A part for every thread: they do not write to one file then.

@@ -2,7 +2,7 @@
 //!
 //! `world` makes files and runs jobs over them, `naive` is the oracle, `apps` are the apps that jobs run; `jobs` draws
 //! random inputs and ways to run; `spills` makes jobs spill, `hostile` is about keys that collide, `failures` about jobs that
-//! fail or are stopped, `builtin` about the built-in apps. `GRISTMILL_CASES` multiplies the number of random cases.
+//! fail or are stopped, `builtin` about the built-in apps, `tasks` about jobs that are cut into tasks. `GRISTMILL_CASES` multiplies the number of random cases.
 
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests make files")]
 #![allow(missing_docs, unreachable_pub)]
@@ -34,4 +34,5 @@ mod hostile;
 mod jobs;
 mod naive;
 mod spills;
+mod tasks;
 mod world;

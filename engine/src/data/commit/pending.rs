@@ -90,8 +90,7 @@ impl Pending {
 
     /// Makes the output visible with its manifest.
     pub(crate) fn publish(mut self, manifest: &Manifest, sync: bool) -> Result<(), Error> {
-        let mut json = serde_json::to_vec_pretty(manifest).map_err(|e| Error::write("write", SUCCESS)(e.into()))?;
-        json.push(b'\n');
+        let json = manifest.to_bytes().map_err(Error::write("write", SUCCESS))?;
         self.write(SUCCESS, &json, sync)?;
         let fail = || Error::write("publish", &self.target);
         if sync {

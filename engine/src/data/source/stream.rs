@@ -51,47 +51,8 @@ impl Sources {
         mut give: impl FnMut(Vec<u8>) -> bool,
     ) -> Result<(), Error> {
         let mut stream = self.open_stream(i, stop)?;
-        let (mut buffer, mut offset) = (Vec::new(), 0u64);
-        let want = self.chunk.max(64 << 10);
-        loop {
-            let before = buffer.len();
-            match (&mut *stream).take((want.max(before)) as u64).read_to_end(&mut buffer) {
-                Ok(0) => break,
-                Ok(_) => {}
-                // Nothing comes at the moment: what is there already need not wait.
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(e) => return Err(self.read_error(i, offset + before as u64, e)),
-            }
-            if offset == 0 {
-                self.refuse_compressed(i, &buffer)?;
-            }
-            if buffer.len() > LONGEST_RECORD && self.format.complete(&buffer) == 0 {
-                let e = std::io::Error::other("a record of more than 1 GiB; is --input-format right?");
-                return Err(self.read_error(i, offset, e));
-            }
-            let whole = self.format.complete(&buffer);
-            if whole == 0 {
-                continue;
-            }
-            let mut next = spare.try_recv().unwrap_or_default();
-            next.clear();
-            next.extend_from_slice(&buffer[whole..]);
-            buffer.truncate(whole);
-            offset += whole as u64;
-            if !give(std::mem::replace(&mut buffer, next)) {
-                return Ok(());
-            }
-        }
-        if let Format::Fixed(size) = self.format
-            && !buffer.is_empty()
-        {
-            let len = offset + buffer.len() as u64;
-            return Err(Error::Ragged { name: self.names[i as usize].clone(), len, size });
-        }
-        if !buffer.is_empty() {
-            give(buffer);
-        }
-        Ok(())
+        let cutter = Cutter { format: self.format, chunk: self.chunk, name: &self.names[i as usize] };
+        cutter.cut(&mut *stream, spare, |head| self.refuse_compressed(i, head), &mut give)
     }
 
     pub(super) fn open_stream<'s>(&self, i: u32, stop: &'s AtomicBool) -> Result<Stream<'s>, Error> {
@@ -146,5 +107,72 @@ impl Sources {
             visit(&Loaded { chunk: self.chunk(&loader.buffer, i), stable: Stable::NONE })?;
         }
         Ok(read as u64)
+    }
+}
+
+/// Cuts streams into chunks.
+pub(crate) struct Cutter<'n> {
+    pub(crate) format: Format,
+    /// Nominal bytes of a chunk.
+    pub(crate) chunk: usize,
+    /// What errors call the stream.
+    pub(crate) name: &'n str,
+}
+
+impl Cutter<'_> {
+    /// Reads a stream and hands on buffers of whole records, about a chunk each, until `give` wants no more. `look` sees
+    /// the first bytes; `spare` has buffers to use again.
+    pub(crate) fn cut(
+        &self,
+        stream: &mut (dyn Read + '_),
+        spare: &std::sync::mpsc::Receiver<Vec<u8>>,
+        look: impl Fn(&[u8]) -> Result<(), Error>,
+        give: &mut dyn FnMut(Vec<u8>) -> bool,
+    ) -> Result<(), Error> {
+        let (mut buffer, mut offset) = (Vec::new(), 0u64);
+        let want = self.chunk.max(64 << 10);
+        loop {
+            let before = buffer.len();
+            match (&mut *stream).take((want.max(before)) as u64).read_to_end(&mut buffer) {
+                Ok(0) => break,
+                Ok(_) => {}
+                // Nothing comes at the moment: what is there already need not wait.
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(self.read_error(offset + before as u64, e)),
+            }
+            if offset == 0 {
+                look(&buffer)?;
+            }
+            if buffer.len() > LONGEST_RECORD && self.format.complete(&buffer) == 0 {
+                let e = std::io::Error::other("a record of more than 1 GiB; is --input-format right?");
+                return Err(self.read_error(offset, e));
+            }
+            let whole = self.format.complete(&buffer);
+            if whole == 0 {
+                continue;
+            }
+            let mut next = spare.try_recv().unwrap_or_default();
+            next.clear();
+            next.extend_from_slice(&buffer[whole..]);
+            buffer.truncate(whole);
+            offset += whole as u64;
+            if !give(std::mem::replace(&mut buffer, next)) {
+                return Ok(());
+            }
+        }
+        if let Format::Fixed(size) = self.format
+            && !buffer.is_empty()
+        {
+            let len = offset + buffer.len() as u64;
+            return Err(Error::Ragged { name: self.name.into(), len, size });
+        }
+        if !buffer.is_empty() {
+            give(buffer);
+        }
+        Ok(())
+    }
+
+    fn read_error(&self, offset: u64, source: std::io::Error) -> Error {
+        Error::Read { name: self.name.into(), offset, source }
     }
 }

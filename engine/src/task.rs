@@ -1,0 +1,80 @@
+//! One task of a cluster's job, on whichever worker runs it: the data plane of [`local`](crate::job::Job::run), cut into
+//! pieces that meet only through objects, scratch and digests.
+//!
+//! [`plan`] divides a listing of objects into map tasks. `survey` looks where the parts of a sorting job begin. `map`
+//! makes one scratch file of a map task, with a segment for each part, and `reduce` one part of the segments of all map
+//! tasks. [`publish`] makes parts that were decided on visible. A map task is a local job whose reduce hands its pairs on
+//! (`relay`) into segments (`shelf`) instead of parts; a reduce task is the last stretch of a local job that spilled.
+//!
+//! Which worker runs what, and when, is left to `control`; moving segments from worker to worker, to `node`. Nothing
+//! here reads a clock, and threads are those of [`Exec`](crate::exec::Exec).
+
+mod input;
+mod map;
+pub mod plan;
+pub mod publish;
+mod reduce;
+mod relay;
+mod shelf;
+mod survey;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+pub use map::{BadRecords, MapOutput, MapTask};
+pub use plan::{Object, Range, TaskPlan};
+pub use reduce::{ReduceOutput, ReduceTask, Segment, SegmentBytes};
+pub use shelf::SegmentEntry;
+
+pub(crate) use map::map;
+pub(crate) use reduce::reduce;
+pub(crate) use survey::survey;
+
+use crate::data::commit::{Manifest, PartEntry};
+use crate::error::Error;
+use crate::scratch::Mapping;
+
+/// The objects of a job's listing, by their numbers in it, as a worker has them.
+pub trait Objects: Sync {
+    /// The bytes of a whole object.
+    ///
+    /// # Errors
+    /// When they cannot be had.
+    fn map(&self, number: u32) -> io::Result<Arc<dyn Mapping>>;
+
+    /// Reads some bytes of an object from `offset` on, none at its end: for looking here and there at objects that need
+    /// not be fetched for it.
+    ///
+    /// # Errors
+    /// When they cannot be had.
+    fn read_at(&self, number: u32, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mapping = self.map(number)?;
+        let bytes = mapping.bytes();
+        let rest = usize::try_from(offset).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
+        let n = rest.len().min(buf.len());
+        buf[..n].copy_from_slice(&rest[..n]);
+        if mapping.is_intact() { Ok(n) } else { Err(io::Error::other("it shrank while it was read")) }
+    }
+}
+
+/// The bytes of `_SUCCESS`, as a local job would write them but for the job's id.
+///
+/// # Errors
+/// None that is known; encoding may fail in theory.
+pub fn manifest(
+    app: &str,
+    job: &str,
+    parts: Vec<PartEntry>,
+    counters: BTreeMap<String, u64>,
+    bad_records: u64,
+) -> Result<Vec<u8>, Error> {
+    let manifest = Manifest { job: Some(job.into()), ..Manifest::new(app, parts, counters, bad_records) };
+    manifest.to_bytes().map_err(Error::write("write", crate::data::commit::SUCCESS))
+}
+
+/// The file of bad records in an output: those of all map tasks, in the order of the tasks; `None` if there are none.
+pub fn bad_records<'t>(tasks: impl IntoIterator<Item = &'t [u8]>) -> Option<(String, Vec<u8>)> {
+    let all: Vec<u8> = tasks.into_iter().flatten().copied().collect();
+    (!all.is_empty()).then(|| (crate::local::BAD_RECORDS.into(), all))
+}

@@ -1,0 +1,263 @@
+//! A reduce task: one part of an output from its segments, one of each map task.
+
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex};
+
+use crate::app::{App, Format};
+use crate::data::commit::part_name;
+use crate::data::compress::Encoder;
+use crate::data::digest::{Digest, Digester, Digesting};
+use crate::data::feed::Feed;
+use crate::data::output::{Close, PartSummary, lock};
+use crate::data::runs::Bytes;
+use crate::data::segment::FOOTER_LEN;
+use crate::data::source::{Loader, Visit};
+use crate::error::Error;
+use crate::job::{Context, Options};
+use crate::local::{Outputs, Run, check};
+use crate::scratch::{self, Mapping, Scratch, Slice};
+
+/// Segments that are streamed in wait in memory while all of them take less than this share of it.
+const IN_MEMORY: u64 = 4;
+/// Bytes that are copied at once.
+const COPY: usize = 256 << 10;
+
+/// The segment that one map task made for a part.
+pub struct Segment {
+    /// What errors call it: the map task, and where it was fetched from.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: SegmentBytes,
+    /// Their digest, where it is known: what is streamed in must have it.
+    pub digest: Option<Digest>,
+}
+
+/// Where the bytes of a segment are.
+pub enum SegmentBytes {
+    /// In memory or mapped from scratch.
+    Mapped(Slice),
+    /// To be read, so many.
+    Stream(Box<dyn Read + Send>, u64),
+}
+
+/// What a reduce task is to do.
+pub struct ReduceTask<'t> {
+    /// The names of all inputs of the job, in order.
+    pub inputs: &'t [String],
+    /// Number of the part.
+    pub part: u32,
+    /// Its segments, in the order of the map tasks.
+    pub segments: Vec<Segment>,
+    /// The scratch file to make.
+    pub file: &'t str,
+}
+
+/// What came of a reduce task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReduceOutput {
+    /// Name of the part in the output.
+    pub name: String,
+    /// Records, and bytes before compression.
+    pub summary: PartSummary,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Digest of those.
+    pub digest: Digest,
+    /// Runs spilled to scratch on the way.
+    pub spilled_runs: u64,
+}
+
+pub(crate) fn reduce<A: App>(
+    app: &A,
+    task: ReduceTask<'_>,
+    scratch: &Arc<dyn Scratch>,
+    options: &Options,
+    context: &Context<'_>,
+) -> Result<ReduceOutput, Error> {
+    let file = task.file;
+    let made = reduce_into(app, task, scratch, options, context);
+    if made.is_err() {
+        // The task has failed already; what cannot be removed goes with the job.
+        let _ = scratch.remove(file);
+    }
+    made
+}
+
+fn reduce_into<A: App>(
+    app: &A,
+    task: ReduceTask<'_>,
+    scratch: &Arc<dyn Scratch>,
+    options: &Options,
+    context: &Context<'_>,
+) -> Result<ReduceOutput, Error> {
+    check(app, options)?;
+    let name = part_name(task.part as usize, options.compress);
+    let nothing = Names { names: task.inputs, format: options.format.unwrap_or(app.format()) };
+    let run = Run::new(app, options, context, &nothing, 1, scratch.clone());
+    let mut room = options.memory / IN_MEMORY;
+    for (number, segment) in task.segments.into_iter().enumerate() {
+        if let Some((bytes, len, name)) = fetched(segment, &mut room, &**scratch)? {
+            run.runs.add((number as u64, 0), bytes, (0, len), name.into());
+        }
+    }
+    let done = Arc::default();
+    let sink = PartFile::create(task.file, scratch, options, &done)?;
+    let mut outputs = Outputs::of_task(vec![Box::new(sink)], vec![scratch.place(task.file).display().to_string()]);
+    run.reduce_runs(&outputs)?;
+    let summary = outputs.finish(false)?;
+    let report = run.report(summary);
+    let (digest, bytes) = lock(&done).take().unwrap_or((Digest::of(b""), 0));
+    let summary = report.parts[0];
+    Ok(ReduceOutput { name, summary, bytes, digest, spilled_runs: report.spilled_runs })
+}
+
+/// Brings a segment to where it can be read at any place; `None` if it is empty.
+fn fetched(segment: Segment, room: &mut u64, scratch: &dyn Scratch) -> Result<Option<(Bytes, u64, String)>, Error> {
+    let Segment { name, bytes, digest } = segment;
+    let (bytes, len): (Bytes, u64) = match bytes {
+        SegmentBytes::Mapped(slice) => {
+            let len = slice.bytes().len() as u64;
+            let mapping: Arc<dyn Mapping> = Arc::new(slice);
+            (Arc::new(mapping), len)
+        }
+        SegmentBytes::Stream(mut reader, len) => {
+            let failed =
+                |offset, why: String| Error::Read { name: name.clone(), offset, source: io::Error::other(why) };
+            let mut digester = Digester::default();
+            let fetch = Fetch { reader: &mut *reader, name: &name, len };
+            let (bytes, got): (Bytes, u64) = if len <= *room {
+                *room -= len;
+                let mut bytes = Vec::new();
+                let got = fetch.copy(&mut bytes, &mut digester, scratch)?;
+                (Arc::new(bytes), got)
+            } else {
+                let mut file = scratch.temporary()?;
+                let got = fetch.copy(&mut *file, &mut digester, scratch)?;
+                (Arc::new(file), got)
+            };
+            if got != len {
+                return Err(failed(got, format!("it ends after {got} of {len} bytes; fetch it again")));
+            }
+            let found = digester.finish();
+            if let Some(digest) = digest.filter(|digest| *digest != found) {
+                let why = format!("its digest is {found}, not {digest}; fetch it again, or run its map task again");
+                return Err(failed(0, why));
+            }
+            (bytes, len)
+        }
+    };
+    // One without records is its footer; a shorter one is refused when it is read.
+    Ok((len != FOOTER_LEN as u64).then_some((bytes, len, name)))
+}
+
+/// A segment on its way here.
+struct Fetch<'f> {
+    reader: &'f mut (dyn Read + Send),
+    name: &'f str,
+    len: u64,
+}
+
+impl Fetch<'_> {
+    /// Copies all bytes, or as many as there are; returns their number.
+    fn copy(self, to: &mut dyn Write, digester: &mut Digester, scratch: &dyn Scratch) -> Result<u64, Error> {
+        let mut buffer = vec![0; COPY.min(usize::try_from(self.len).unwrap_or(COPY))];
+        let mut done = 0;
+        while done < self.len {
+            let most = (self.len - done).min(COPY as u64) as usize;
+            match self.reader.read(&mut buffer[..most]) {
+                Ok(0) => break,
+                Ok(n) => {
+                    to.write_all(&buffer[..n]).map_err(scratch::Error::at("write a segment to", scratch.place("")))?;
+                    digester.update(&buffer[..n]);
+                    done += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(Error::Read { name: self.name.into(), offset: done, source }),
+            }
+        }
+        Ok(done)
+    }
+}
+
+type File = Digesting<Box<dyn Write + Send>>;
+
+/// Digest and length of a part's file, once it is whole.
+type Done = Arc<Mutex<Option<(Digest, u64)>>>;
+
+/// The file of a part.
+struct PartFile {
+    file: Packing,
+    done: Done,
+}
+
+enum Packing {
+    Plain(Box<File>),
+    Compressed(Box<Encoder<File>>),
+}
+
+impl PartFile {
+    fn create(name: &str, scratch: &Arc<dyn Scratch>, options: &Options, done: &Done) -> Result<Self, Error> {
+        let file = Digesting::new(scratch.create(name)?);
+        let file = match options.compress {
+            None => Packing::Plain(Box::new(file)),
+            Some(kind) => {
+                let encoder = Encoder::new(kind, file).map_err(scratch::Error::at("compress", scratch.place(name)))?;
+                Packing::Compressed(Box::new(encoder))
+            }
+        };
+        Ok(Self { file, done: done.clone() })
+    }
+}
+
+impl Write for PartFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.file {
+            Packing::Plain(file) => file.write(bytes),
+            Packing::Compressed(encoder) => encoder.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Close for PartFile {
+    fn close(self: Box<Self>) -> io::Result<()> {
+        let mut file = match self.file {
+            Packing::Plain(file) => *file,
+            Packing::Compressed(encoder) => encoder.finish()?,
+        };
+        file.flush()?;
+        *lock(&self.done) = Some((file.digester.finish(), file.digester.bytes()));
+        Ok(())
+    }
+}
+
+/// A feed that has names only: nothing is mapped here.
+struct Names<'n> {
+    names: &'n [String],
+    format: Format,
+}
+
+impl Feed for Names<'_> {
+    fn names(&self) -> &[String] {
+        self.names
+    }
+    fn format(&self) -> Format {
+        self.format
+    }
+    fn units(&self) -> u64 {
+        0
+    }
+    fn known_bytes(&self) -> u64 {
+        0
+    }
+    fn load(&self, _: u64, _: &mut Loader, _: &std::sync::atomic::AtomicBool, _: &mut Visit<'_>) -> Result<u64, Error> {
+        Ok(0)
+    }
+    fn sample(&self, _: usize, _: usize) -> Result<Vec<(u32, Vec<u8>)>, Error> {
+        Ok(Vec::new())
+    }
+    fn release_pinned(&self) {}
+}
