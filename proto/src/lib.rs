@@ -13,5 +13,10 @@ pub mod internal {
     }
 }
 
+/// Jobs as clients see them.
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/gristmill.v1.rs"));
+}
+
 /// All .proto files as one encoded `FileDescriptorSet`, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
