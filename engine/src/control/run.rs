@@ -147,9 +147,9 @@ impl Run {
             (Stage::Map, number(self.job.maps.len())),
             (Stage::Reduce, number(self.job.reduces.len())),
         ];
-        counts.into_iter().flat_map(move |(stage, count)| {
-            (0..count).map(move |partition| TaskId { job, stage, partition })
-        })
+        counts
+            .into_iter()
+            .flat_map(move |(stage, count)| (0..count).map(move |partition| TaskId { job, stage, partition }))
     }
 
     pub(super) fn surveyed(&self) -> bool {

@@ -46,9 +46,15 @@ fn check_one(spec: &JobSpec, follows: bool) -> Decision<()> {
         (app.arguments.len() <= limits::ARGUMENTS, "too many flags for the app"),
         (follows || !spec.inputs.is_empty(), "no input is named"),
         (spec.inputs.len() <= limits::INPUTS, "too many inputs are named: use a glob, or a name that ends in '/'"),
-        (spec.inputs.iter().all(|input| (1..=limits::NAME_BYTES).contains(&input.len())), "an input's name is too long"),
+        (
+            spec.inputs.iter().all(|input| (1..=limits::NAME_BYTES).contains(&input.len())),
+            "an input's name is too long",
+        ),
         (spec.reducers <= limits::PARTS, "too many reducers: at most 10000"),
-        (spec.map_task_bytes == 0 || (1 << 20..=16 << 30).contains(&spec.map_task_bytes), "a map task has 1 MiB to 16 GiB"),
+        (
+            spec.map_task_bytes == 0 || (1 << 20..=16 << 30).contains(&spec.map_task_bytes),
+            "a map task has 1 MiB to 16 GiB",
+        ),
         ((-100..=100).contains(&spec.priority), "priorities are -100 to 100"),
         (spec.max_attempts <= limits::MAX_ATTEMPTS, "at most 16 attempts"),
         (spec.format.len() <= limits::SHORT_NAME_BYTES, "no such format"),

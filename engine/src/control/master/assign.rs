@@ -103,12 +103,7 @@ impl Master {
 }
 
 /// A task of this job for this worker, taken from where it waits.
-fn choose(
-    run: &mut Run,
-    worker: &Worker,
-    rules: Rules,
-    elsewhere: impl Fn(&AttemptId) -> bool,
-) -> Option<TaskId> {
+fn choose(run: &mut Run, worker: &Worker, rules: Rules, elsewhere: impl Fn(&AttemptId) -> bool) -> Option<TaskId> {
     let task = |stage, partition| TaskId { job: run.job.id, stage, partition };
     if run.survey_waits {
         return (!run.avoids(Stage::Survey, 0, worker.tag, rules.avoid, rules.now)).then(|| task(Stage::Survey, 0));

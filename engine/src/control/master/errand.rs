@@ -58,9 +58,7 @@ impl Master {
         match job.state {
             JobState::Queued => Some(if errand.plan.is_some() { Step::ProposePlan } else { Step::Plan }),
             JobState::Committing => Some(if errand.published { Step::ProposePublished } else { Step::Publish }),
-            _ if job.has_ended() => {
-                Some(if errand.retired.is_some() { Step::ProposeArchive } else { Step::Retire })
-            }
+            _ if job.has_ended() => Some(if errand.retired.is_some() { Step::ProposeArchive } else { Step::Retire }),
             _ => self.runs.get(&job.id).is_some_and(|run| run.plan.is_none()).then_some(Step::Load),
         }
     }

@@ -130,7 +130,8 @@ impl Master {
         }
         let since = self.now.mono;
         let early = false;
-        let running = Running { task, epoch, worker: id, since, progress_ppm: 0, fetched: false, reported: false, early };
+        let running =
+            Running { task, epoch, worker: id, since, progress_ppm: 0, fetched: false, reported: false, early };
         self.begin(attempt, running);
         true
     }
@@ -294,8 +295,7 @@ impl Master {
                 continue;
             }
             let jobs = self.reducing_on(id);
-            let segments: Vec<_> =
-                jobs.into_iter().filter_map(|job| self.segments_for(id, job, MAX_PLACES)).collect();
+            let segments: Vec<_> = jobs.into_iter().filter_map(|job| self.segments_for(id, job, MAX_PLACES)).collect();
             let answer = self.fleet.change(id, self.now.mono, |worker| {
                 worker.waiting = None;
                 worker.answer.sequence = worker.sequence;

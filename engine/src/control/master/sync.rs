@@ -4,11 +4,11 @@
 
 use std::collections::BTreeSet;
 
-use gristmill_proto::internal::v1::command::Action;
 use gristmill_proto::internal::v1 as wire;
+use gristmill_proto::internal::v1::command::Action;
 
-use super::outbox::Ticket;
 use super::Master;
+use super::outbox::Ticket;
 use crate::control::apply::Touch;
 use crate::control::ids::{AttemptId, Stage, TaskId};
 use crate::control::run::Run;

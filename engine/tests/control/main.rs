@@ -1,0 +1,10 @@
+//! The control plane in one process: rules one by one, and random histories with everything going wrong.
+
+#![allow(missing_docs, unreachable_pub)]
+
+mod ledger;
+mod model;
+mod rules;
+mod state;
+mod worker;
+mod world;
