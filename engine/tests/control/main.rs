@@ -5,6 +5,8 @@
 mod ledger;
 mod model;
 mod rules;
+mod size;
 mod state;
+mod tidy;
 mod worker;
 mod world;
