@@ -114,7 +114,7 @@ fn found<A: App, M: Slots<Value = Stored<A>>>(mapper: &Mapper<'_, A, M>) -> u64 
 
 fn reduce<A: App, M: Gather<A> + Send>(app: &A, exec: &dyn Exec, mappers: &[Mapper<'_, A, M>], parts: usize) -> u64 {
     let slots: Vec<&M> = mappers.iter().map(|m| &m.slots).collect();
-    let scattered = scatter_tables(exec, mappers, parts);
+    let scattered = scatter_tables(exec, mappers, parts).place_all(exec);
     each_group(scattered, PIECE, |group, out| reduce_group(app, group, &slots, out))
 }
 

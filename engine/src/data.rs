@@ -17,6 +17,7 @@ pub(crate) mod gather;
 pub(crate) mod group;
 pub mod hash;
 pub mod input;
+pub(crate) mod item;
 pub(crate) mod log;
 pub mod merge;
 pub mod output;

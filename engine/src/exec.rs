@@ -1,5 +1,7 @@
 //! Where CPU work runs: on rayon's threads in production, on one thread in a seeded order in a simulator.
 
+#![expect(clippy::disallowed_types, reason = "the one adapter of rayon")]
+
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 /// Runs slices of CPU work. The one place in the engine that knows of threads.

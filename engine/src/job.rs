@@ -32,7 +32,7 @@ pub struct Options {
     pub memory: u64,
     /// Nominal bytes of a chunk.
     pub chunk: usize,
-    /// How many bad records may be passed over.
+    /// How many bad records may be passed over, up to 100,000.
     pub skip_bad_records: u64,
     /// Make the output durable before it is published.
     pub sync: bool,

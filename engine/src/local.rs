@@ -3,6 +3,7 @@
 //! Threads map spans of the input, each into a table or log of its own, and spill when memory is short. If nothing was
 //! spilled, keys are brought together in memory; else the last of the tables is spilled too and runs are merged.
 
+mod bad;
 mod logs;
 mod outputs;
 mod reduce;
@@ -15,16 +16,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::app::{App, Shuffle};
 use crate::data::commit::leftover;
-use crate::data::emit::{Bad, Tally};
+use crate::data::emit::{MOST_BAD, Tally};
 use crate::data::group::{Fold, Group};
 use crate::data::input::Input;
 use crate::data::output::{Output, PartSummary, Spare, lock};
 use crate::data::runs::Runs;
 use crate::data::source::{Loaded, Loader, Sources};
 use crate::data::spans::Spans;
-use crate::error::{Error, excerpt};
+use crate::error::Error;
 use crate::job::{Context, MAX_PARTS, Options, Phase, Plan, Report, Target, shuffle_name};
 use crate::value::Value;
+use bad::BadRecords;
 use outputs::Outputs;
 
 /// Bytes of input for each part, when the user does not say how many.
@@ -49,19 +51,8 @@ struct Run<'r, A> {
     stop: AtomicBool,
     input_bytes: AtomicU64,
     tally: Mutex<Tally>,
-    bad: Mutex<Vec<BadRecord>>,
+    bad: BadRecords,
     spare: Spare,
-}
-
-#[derive(serde::Serialize, PartialEq, Eq, PartialOrd, Ord)]
-struct BadRecord {
-    #[serde(skip)]
-    input_number: u32,
-    input: String,
-    offset: u64,
-    reason: String,
-    /// The record's bytes, with those that are not printable ASCII escaped as in Rust.
-    record: String,
 }
 
 pub(crate) fn plan<A: App>(app: &A, inputs: &[Input], options: &Options, threads: usize) -> Result<Plan, Error> {
@@ -89,6 +80,9 @@ fn check<A: App>(app: &A, options: &Options) -> Result<(), Error> {
             fail("this app keeps the best of all in one part; leave --reducers out".into())
         }
         Some(n) if n == 0 || n > MAX_PARTS => fail(format!("the number of reducers is 1 to {MAX_PARTS}, not {n}")),
+        _ if options.skip_bad_records > MOST_BAD as u64 => {
+            fail(format!("at most {MOST_BAD} bad records can be passed over, not {}", options.skip_bad_records))
+        }
         _ if options.memory < crate::job::MIN_MEMORY => {
             fail(format!("a job needs at least {} MiB of memory", crate::job::MIN_MEMORY >> 20))
         }
@@ -149,7 +143,7 @@ pub(crate) fn run<A: App>(
         stop: AtomicBool::new(false),
         input_bytes: AtomicU64::new(0),
         tally: Mutex::default(),
-        bad: Mutex::default(),
+        bad: BadRecords::new(options.skip_bad_records),
         spare: Spare::default(),
     };
     context.observer.phase(Phase::Map, run.sources.known_bytes());
@@ -193,7 +187,8 @@ impl<A: App> Run<'_, A> {
 
     /// The first error, if there was one.
     fn outcome(&self) -> Result<(), Error> {
-        lock(&self.failed).take().map_or(Ok(()), Err)
+        lock(&self.failed).take().map_or(Ok(()), Err)?;
+        self.bad.outcome()
     }
 
     /// Runs work of one thread; an error or panic stops the job.
@@ -212,7 +207,10 @@ impl<A: App> Run<'_, A> {
         loader: &mut Loader,
         mut map: impl FnMut(&Loaded<'_>) -> Result<Tally, Error>,
     ) -> Result<(), Error> {
-        let bytes = self.sources.load(unit, loader, self.context.stop, &mut |loaded| {
+        if self.bad.are_before(unit) {
+            return Ok(());
+        }
+        let loaded = self.sources.load(unit, loader, self.context.stop, &mut |loaded| {
             let mapped = catch_unwind(AssertUnwindSafe(|| map(loaded)));
             let tally = mapped.unwrap_or_else(|panic| {
                 let place = format!("{} after byte {}", loaded.chunk.input_name(), loaded.chunk.offset());
@@ -220,38 +218,25 @@ impl<A: App> Run<'_, A> {
             })?;
             self.input_bytes.fetch_add(loaded.chunk.bytes().len() as u64, Ordering::Relaxed);
             self.context.observer.advance(loaded.chunk.bytes().len() as u64);
-            self.take(tally, loaded)?;
-            if self.stopped() { Err(Error::Interrupted) } else { Ok(()) }
+            self.take(unit, tally, loaded);
+            let left_out = self.bad.are_before_end(unit, &loaded.chunk);
+            if left_out || self.stopped() { Err(Error::Interrupted) } else { Ok(()) }
         });
-        bytes.map(|_| ())
+        match loaded {
+            // The rest of the unit is left out; there may be work before it.
+            Err(Error::Interrupted) if !self.stopped() => Ok(()),
+            loaded => loaded.map(|_| ()),
+        }
     }
 
     /// Takes over what a chunk left beside pairs.
-    fn take(&self, mut tally: Tally, loaded: &Loaded<'_>) -> Result<(), Error> {
+    fn take(&self, unit: u64, mut tally: Tally, loaded: &Loaded<'_>) {
         if !tally.bad.is_empty() {
-            self.take_bad(std::mem::take(&mut tally.bad), loaded)?;
+            self.bad.take(unit, &loaded.chunk, std::mem::take(&mut tally.bad));
         }
         if tally.emitted > 0 || !tally.counters.is_empty() {
             lock(&self.tally).absorb(tally);
         }
-        Ok(())
-    }
-
-    #[cold]
-    fn take_bad(&self, bad: Vec<Bad>, loaded: &Loaded<'_>) -> Result<(), Error> {
-        let mut all = lock(&self.bad);
-        for record in bad {
-            let input = loaded.chunk.input_name().to_string();
-            let offset = loaded.chunk.offset() + record.at as u64;
-            if all.len() as u64 >= self.options.skip_bad_records {
-                let excerpt = excerpt(&record.record);
-                return Err(Error::BadRecord { name: input, offset, reason: record.reason, excerpt });
-            }
-            let bytes = record.record.escape_ascii().to_string();
-            let input_number = loaded.chunk.input();
-            all.push(BadRecord { input_number, input, offset, reason: record.reason, record: bytes });
-        }
-        Ok(())
     }
 
     /// An output for reducers to write into, with a buffer that was used before.
@@ -272,7 +257,7 @@ impl<A: App> Run<'_, A> {
             output_bytes: parts.iter().map(|p| p.bytes).sum(),
             parts,
             counters: tally.counters.iter().map(|(name, n)| (name.to_string(), *n)).collect(),
-            bad_records: lock(&self.bad).len() as u64,
+            bad_records: self.bad.count(),
             spilled_runs,
             spilled_bytes,
         }
@@ -281,15 +266,8 @@ impl<A: App> Run<'_, A> {
     /// The files beside the parts: bad records and what the app adds.
     fn extra_files(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
         let mut files = self.app.extra_files(&self.sources.names);
-        let mut bad = lock(&self.bad);
-        if !bad.is_empty() {
-            bad.sort();
-            let mut lines = Vec::new();
-            for record in bad.iter() {
-                let json = serde_json::to_vec(record).map_err(|e| Error::write("write", "_bad")(e.into()))?;
-                lines.extend(json);
-                lines.push(b'\n');
-            }
+        let lines = self.bad.lines().map_err(|e| Error::write("write", "_bad")(e.into()))?;
+        if !lines.is_empty() {
             files.push(("_bad/records.jsonl".into(), lines));
         }
         Ok(files)

@@ -3,9 +3,9 @@
 //!
 //! Input: app, format, parts, chunk size, then arguments that line feeds divide, up to an empty one, and the text.
 
-use std::io::Write;
+use std::io::{Read, Seek, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use gristmill_engine::app::Format;
 use gristmill_engine::apps;
@@ -83,19 +83,21 @@ fn outcome(job: &dyn Job, text: &[u8], options: &Options, threads: usize) -> Res
     file.write_all(text).expect("room for a file");
     let inputs = input::list(&[file.path().into()]).expect("the file is there");
     job.plan(&inputs, options, threads).map_err(class)?;
-    let sink = Sink::default();
+    let mut result = tempfile::tempfile().expect("a file");
+    let sink = Box::new(result.try_clone().expect("a file"));
     let context = Context { exec, observer: &(), stop: &AtomicBool::new(false) };
-    let report = job.run("fuzz", inputs, options, Target::Writer(Box::new(sink.clone())), &context).map_err(class)?;
-    let bytes = sink.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let report = job.run("fuzz", inputs, options, Target::Writer(sink), &context).map_err(class)?;
+    let mut bytes = Vec::new();
+    result.rewind().and_then(|()| result.read_to_end(&mut bytes)).expect("what was written");
     assert_eq!(report.output_bytes, bytes.len() as u64);
     // A file has another name each time, and some apps print it.
     Ok(without(&bytes, file.path().to_string_lossy().as_bytes()))
 }
 
-/// The kind of an error: which record is met first depends on how the input was cut.
+/// What is the same of an error however the input is cut.
 fn class(error: Error) -> String {
     match error {
-        Error::BadRecord { .. } => "bad record".into(),
+        Error::BadRecord { offset, reason, excerpt, .. } => format!("{offset}: {reason}: {excerpt}"),
         Error::Ragged { .. } => "ragged".into(),
         Error::Usage(message) => message,
         other => panic!("{other}"),
@@ -119,19 +121,5 @@ struct Shown(Vec<u8>);
 impl std::fmt::Debug for Shown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0.escape_ascii())
-    }
-}
-
-/// A stream that is looked at later.
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }

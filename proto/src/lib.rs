@@ -5,6 +5,9 @@
 
 #![allow(missing_docs, clippy::doc_markdown, reason = "generated")]
 
+/// What messages are encoded and decoded with.
+pub use prost;
+
 /// Messages between nodes, and commands to the replicated state.
 pub mod internal {
     /// The first version, and so far the only one.

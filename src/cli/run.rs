@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::flags::JobFlags;
 use super::progress::{Shown, Watch};
 use super::report::Done;
-use super::{explain, inputs, say, signals, stdout};
+use super::{explain, inputs, limits, say, signals, stdout};
 
 /// Runs an app as the flags say.
 pub(crate) fn run(program: &str, entry: &Entry, matches: &ArgMatches) -> Result<(), Failure> {
@@ -63,6 +63,7 @@ fn watched(
     options: &Options,
     watch: &Arc<Watch>,
 ) -> Result<Report, Failure> {
+    limits::raise_open_files();
     signals::listen().map_err(|e| Failure::System("listen to signals", e))?;
     let exec = Threads::new(threads).map_err(|e| Failure::System("start threads", e))?;
     let sized = inputs.iter().all(Input::is_splittable);

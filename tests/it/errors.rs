@@ -191,6 +191,25 @@ fn a_file_that_may_not_grow() {
 }
 
 #[test]
+fn more_parts_than_files_may_be_open() {
+    let f = Folder::new();
+    f.file("in.txt", "a b c");
+    let limited = |limit: &str| {
+        let mut command = f.command("sh");
+        command.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_gristmill")]);
+        ended(command.args("run wordcount in.txt -o out --reducers 200".split(' ')).output().unwrap())
+    };
+    fails(
+        &f,
+        &limited("-n 100"),
+        2,
+        "200 parts and 64 other files are more than this process may have open, which is 100;",
+    );
+    let raised = limited("-S -n 100");
+    assert_eq!(raised.code, Some(0), "{raised:?}");
+}
+
+#[test]
 fn a_full_file_system() {
     let f = Folder::new();
     f.file("in.txt", (0..100_000).map(|n| format!("word{n}\n")).collect::<String>());

@@ -100,6 +100,8 @@ fn bad_records_are_passed_over_and_kept() {
     let one_too_many = f.run("run reverse-links --edges edges --skip-bad-records 1 -o other");
     assert_eq!(one_too_many.code, Some(3), "{one_too_many:?}");
     assert!(f.run("run reverse-links --edges edges --skip-bad-records 9").err.contains("passed over 2 bad records"));
+    let too_many = f.run("run reverse-links --edges edges --skip-bad-records 100001");
+    assert!(too_many.code == Some(2) && too_many.err.contains("at most 100000 bad records"), "{too_many:?}");
 }
 
 #[test]

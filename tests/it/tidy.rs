@@ -1,7 +1,9 @@
-//! Rules that hold over the whole tree: every file says what it owns, the engine has no clock, files stay small.
+//! Rules that hold over the whole tree: every file says what it owns, the engine has no clock, files stay small, and
+//! dependencies point one way. `engine/clippy.toml` guards what goes by paths of the standard library.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -53,5 +55,35 @@ fn the_engine_has_no_clock_and_one_adapter_of_threads() {
             assert!(!text.contains(banned), "{} uses {banned}", path.display());
         }
         assert!(!text.contains("rayon::") || path.ends_with("exec.rs"), "{} names rayon", path.display());
+    }
+}
+
+/// The packages that a package is built of, by name.
+fn built_of(package: &str) -> Vec<String> {
+    let cargo = std::env::var("CARGO").unwrap_or("cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["tree", "--locked", "--offline", "-e", "normal", "--prefix", "none", "-p", package]);
+    let tree = command.current_dir(root()).output().unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let name = |line: &str| line.split(' ').next().unwrap_or_default().to_string();
+    String::from_utf8(tree.stdout).unwrap().lines().map(name).collect()
+}
+
+/// The network and the database are for programs that want them: an app of one machine, and the crates beneath, do
+/// without.
+#[test]
+fn dependencies_point_one_way() {
+    let absences: [(&str, &str, &[&str]); 4] = [
+        ("wordfreq", "gristmill", &["tonic", "tokio", "sled"]),
+        ("gristmill-engine", "rayon", &["tonic", "axum", "hyper", "sled", "kube", "tokio", "gristmill"]),
+        ("gristmill-raft", "openraft", &["tonic", "axum", "sled", "kube", "gristmill-engine", "gristmill"]),
+        ("gristmill-proto", "prost", &["tonic", "gristmill-engine", "gristmill-raft"]),
+    ];
+    for (package, has, absent) in absences {
+        let packages = built_of(package);
+        assert!(packages.iter().any(|p| p == has), "{package} is built of {packages:?}");
+        for name in absent {
+            assert!(!packages.iter().any(|p| p == name), "{package} is built of {name}");
+        }
     }
 }

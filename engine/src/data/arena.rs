@@ -7,6 +7,8 @@ use super::pages::Pages;
 
 const FIRST_BLOCK: usize = 64 << 10;
 const LARGEST_BLOCK: usize = 8 << 20;
+/// Bytes of a key's length, and how they are aligned.
+const KEY_HEAD: usize = size_of::<u32>();
 
 /// Bytes somewhere in an arena or in pinned input.
 #[doc(hidden)]
@@ -41,6 +43,8 @@ impl Span {
 #[derive(Default)]
 pub struct Arena {
     blocks: Vec<Pages<u8>>,
+    /// Memory for the next block, which someone else had before.
+    spare: Option<Pages<u8>>,
     next: usize,
     end: usize,
     held: usize,
@@ -57,7 +61,7 @@ impl KeyPtr {
     pub(crate) unsafe fn key<'a>(self) -> &'a [u8] {
         let start = std::ptr::with_exposed_provenance::<u8>(self.0 as usize);
         // SAFETY: `put_key` wrote the length and the bytes there.
-        unsafe { std::slice::from_raw_parts(start.add(8), start.cast::<u64>().read() as usize) }
+        unsafe { std::slice::from_raw_parts(start.add(KEY_HEAD), start.cast::<u32>().read() as usize) }
     }
 }
 
@@ -75,28 +79,44 @@ impl Arena {
         Span { start, len: bytes.len() }
     }
 
-    /// Copies a key in, length first. The address is below 2^48 on every system that we know.
+    /// Copies a key of less than 4 GiB in, length first. The address is below 2^48 on every system that we know.
     pub(crate) fn put_key(&mut self, key: &[u8]) -> KeyPtr {
-        let start = self.room(key.len() + 8);
-        // SAFETY: `room` gave that many bytes, aligned to eight.
+        assert!(u32::try_from(key.len()).is_ok(), "records have an end");
+        let start = self.aligned(key.len() + KEY_HEAD, KEY_HEAD);
+        // SAFETY: `aligned` gave that many bytes.
         unsafe {
-            start.cast::<u64>().write(key.len() as u64);
-            std::ptr::copy_nonoverlapping(key.as_ptr(), start.add(8), key.len());
+            start.cast::<u32>().write(key.len() as u32);
+            std::ptr::copy_nonoverlapping(key.as_ptr(), start.add(KEY_HEAD), key.len());
         }
         KeyPtr(start.expose_provenance() as u64)
     }
 
+    /// Takes memory over that was touched before, to use it first: it costs less than what the system must clear.
+    pub(crate) fn take_over(&mut self, pages: Pages<u8>) {
+        self.held += pages.bytes();
+        if let Some(unused) = self.spare.replace(pages) {
+            self.held -= unused.bytes();
+        }
+    }
+
     /// Room for `len` bytes, aligned to eight.
     pub(crate) fn room(&mut self, len: usize) -> *mut u8 {
-        let len = len.next_multiple_of(8);
-        if len > self.end - self.next {
-            let size = (self.held).clamp(FIRST_BLOCK, LARGEST_BLOCK).max(len);
-            self.blocks.push(Pages::zeroed(size));
-            self.held += size;
-            (self.next, self.end) = (0, size);
+        self.aligned(len, 8)
+    }
+
+    /// Room for `len` bytes, aligned to `align` bytes, a power of two up to 64.
+    fn aligned(&mut self, len: usize, align: usize) -> *mut u8 {
+        let mut at = self.next.next_multiple_of(align);
+        if at + len > self.end {
+            let block = self.spare.take_if(|spare| len <= spare.bytes()).unwrap_or_else(|| {
+                let size = self.held.clamp(FIRST_BLOCK, LARGEST_BLOCK).max(len);
+                self.held += size;
+                Pages::zeroed(size)
+            });
+            (at, self.end) = (0, block.bytes());
+            self.blocks.push(block);
         }
-        let at = self.next;
-        self.next += len;
+        self.next = at + len;
         match self.blocks.last() {
             // SAFETY: `at + len` is within the block, by the test above.
             Some(block) => unsafe { block.as_ptr().add(at) },
@@ -124,5 +144,25 @@ mod tests {
             }
         }
         assert!(arena.bytes() >= inputs.iter().map(Vec::len).sum());
+    }
+
+    #[test]
+    fn memory_of_others_is_used_first() {
+        let mut arena = Arena::default();
+        arena.put_key(&[1; 1000]);
+        let held = arena.bytes();
+        let pages = Pages::zeroed(8 << 20);
+        let (from, len) = (pages.as_ptr() as usize, pages.bytes());
+        arena.take_over(Pages::zeroed(4096));
+        arena.take_over(pages);
+        assert_eq!(arena.bytes(), held + len);
+        let key = [2; FIRST_BLOCK - 100];
+        let first = arena.put_key(&key);
+        assert_eq!(first.0 as usize, from);
+        let keys: Vec<KeyPtr> = (0..len / key.len()).map(|_| arena.put_key(&key)).collect();
+        assert!(keys.iter().filter(|k| (from..from + len).contains(&(k.0 as usize))).count() > keys.len() - 3);
+        assert!(arena.bytes() > held + len);
+        // SAFETY: the arena is alive.
+        assert!(keys.iter().all(|k| unsafe { k.key() } == key));
     }
 }

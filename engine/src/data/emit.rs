@@ -42,8 +42,8 @@ pub(crate) struct Bad {
     pub(crate) record: Vec<u8>,
 }
 
-/// More bad records in one chunk than this are counted with the last reason only. A bound on memory.
-const MOST_BAD: usize = 100_000;
+/// Most bad records that a job may pass over. A bound on memory.
+pub(crate) const MOST_BAD: usize = 100_000;
 
 impl Tally {
     pub(crate) fn count(&mut self, name: &'static str, n: u64) {
@@ -55,7 +55,8 @@ impl Tally {
 
     #[cold]
     pub(crate) fn bad(&mut self, chunk: &Chunk<'_>, record: &[u8], reason: impl Display) {
-        if self.bad.len() < MOST_BAD {
+        // More than that fail any job.
+        if self.bad.len() <= MOST_BAD {
             let at = (record.as_ptr() as usize).wrapping_sub(chunk.bytes().as_ptr() as usize);
             let at = if at <= chunk.bytes().len() { at } else { 0 };
             self.bad.push(Bad { at, reason: reason.to_string(), record: record.to_vec() });

@@ -1,9 +1,9 @@
 //! Spilling tables and logs as sorted runs, and reducing what a merge of runs gives.
 
 use super::emit::Spill;
-use super::gather::{second_word, sort_words};
 use super::group::Stored;
-use super::hash::{HASH_BITS, partition_of, range_start, stable_hash};
+use super::hash::{partition_of, range_start, stable_hash};
+use super::item::{Item, fill_in, sort};
 use super::log::{Entry as LogEntry, Known, Log};
 use super::merge::Cursor;
 use super::output::Output;
@@ -30,14 +30,20 @@ impl<A: App, M: Slots<Value = Stored<A>>> Spill<M> for TableSpill<'_, A> {
         self.order.1 += 1;
         let mut value_bytes = Vec::new();
         let mut inline = [0; INLINE];
+        let mut apart = if table.is_reseeded() { apart(table, self.parts) } else { Vec::new() };
         for part in 0..self.parts {
-            let mut entries = entries_of(table, part, self.parts);
-            entries.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| bytes_of(a.1).cmp(bytes_of(b.1))));
-            for (_, entry) in entries {
-                // SAFETY: the table and what its values refer to are alive; an entry in use has a slot.
-                unsafe {
-                    let key = entry.key.bytes(&mut inline);
-                    for value in slots.values(entry.slot.assume_init_ref()) {
+            let mut items = match apart.get_mut(part as usize) {
+                Some(items) => std::mem::take(items),
+                None => in_range(table, part as usize, self.parts as usize),
+            };
+            // SAFETY: the table and what its values refer to are alive; an entry in use has a slot.
+            unsafe {
+                fill_in(&mut items);
+                // No key is twice in a table.
+                sort(&mut items, &|_| 0);
+                for item in items {
+                    let key = item.bytes(&mut inline);
+                    for value in slots.values(item.kept.slot.assume_init_ref()) {
                         value_bytes.clear();
                         A::Value::encode(A::Value::load(&value), &mut value_bytes);
                         run.push(part, key, &value_bytes)?;
@@ -49,35 +55,24 @@ impl<A: App, M: Slots<Value = Stored<A>>> Spill<M> for TableSpill<'_, A> {
     }
 }
 
-type Sortable<'t, S> = (([u64; 2], u8), &'t Entry<S>);
+type EntryItem<'t, S> = Item<&'t Entry<S>>;
 
-/// The entries of a partition, with what mostly decides their order.
-fn entries_of<S: Copy>(table: &Table<S>, part: u32, parts: u32) -> Vec<Sortable<'_, S>> {
-    if !table.is_reseeded() {
-        let (low, high) = (range_start(part as usize, parts as usize), range_start(part as usize + 1, parts as usize));
-        debug_assert!(high <= 1 << HASH_BITS);
-        return table.range(low, high).map(sortable).collect();
-    }
+/// The entries of a part, which lie together in a table with the stable hash.
+fn in_range<S: Copy>(table: &Table<S>, part: usize, parts: usize) -> Vec<EntryItem<'_, S>> {
+    let entries = table.range(range_start(part, parts), range_start(part + 1, parts));
+    entries.map(|entry| Item::new(&entry.key, entry)).collect()
+}
+
+/// The entries of each part of a table that places keys by a hash of its own.
+fn apart<S: Copy>(table: &Table<S>, parts: u32) -> Vec<Vec<EntryItem<'_, S>>> {
+    let mut apart = vec![Vec::new(); parts as usize];
     let mut inline = [0; INLINE];
-    let ours = table.iter().filter(|e| {
+    for entry in table.iter() {
         // SAFETY: the table is alive.
-        partition_of(stable_hash(unsafe { e.key.bytes(&mut inline) }), parts) == part
-    });
-    ours.map(sortable).collect()
-}
-
-fn sortable<S>(entry: &Entry<S>) -> Sortable<'_, S> {
-    let (mut words, tag) = sort_words(&entry.key);
-    if entry.key.is_long() {
-        words[1] = second_word(bytes_of(entry));
+        let part = partition_of(stable_hash(unsafe { entry.key.bytes(&mut inline) }), parts);
+        apart[part as usize].push(Item::new(&entry.key, entry));
     }
-    ((words, (tag & 0xff) as u8), entry)
-}
-
-/// The bytes of a long key; nothing for an inline one, whose words and length say all.
-fn bytes_of<S>(entry: &Entry<S>) -> &[u8] {
-    // SAFETY: the table is alive.
-    if entry.key.is_long() { unsafe { entry.key.long() } } else { &[] }
+    apart
 }
 
 /// Writes a log as a run: sorted, in the parts that `splitters` divide.

@@ -8,9 +8,10 @@ use super::buckets::Buckets;
 use super::emit::Mapper;
 use super::group::{Fold, Group, List, Stored};
 use super::hash::range_start;
+use super::item::{Item, fill_in, first_bytes, sort};
 use super::output::Output;
-use super::scatter::{Scan, Scattered, scatter};
-use super::table::{Entry, INLINE, Key, LONG, Slots, Table};
+use super::scatter::{Scan, Scatter};
+use super::table::{INLINE, Slots, Table};
 use crate::app::{App, Values};
 use crate::exec::Exec;
 use crate::value::Value;
@@ -19,22 +20,8 @@ use crate::value::Value;
 const EACH: usize = 8;
 /// Keys to fit buckets to.
 const SAMPLE: usize = 1 << 14;
-
-/// A key of a table on its way to be reduced.
-pub(crate) struct Item<K> {
-    /// The key's first 16 bytes, big-endian, padded with zeros.
-    words: [u64; 2],
-    /// Length + 1 of an inline key; else the address of the key and `LONG`.
-    tag: u64,
-    kept: K,
-}
-
-impl<K: Copy> Clone for Item<K> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<K: Copy> Copy for Item<K> {}
+/// Keys between the one that is reduced and the one that is fetched for later.
+const AHEAD: usize = 8;
 
 /// How the slots of a kind of table are carried to the reducer.
 pub(crate) trait Gather<A: App>: Slots<Value = Stored<A>> + Sync {
@@ -120,7 +107,7 @@ impl<A: App, I: Iterator<Item = Stored<A>>> Values<A::Value> for StoredValues<A,
 }
 
 /// One partition of one table.
-struct PartOf<'t, A: App, M: Gather<A>> {
+pub(crate) struct PartOf<'t, A: App, M: Gather<A>> {
     table: &'t Table<M::Slot>,
     number: usize,
     part: usize,
@@ -138,103 +125,23 @@ impl<A: App, M: Gather<A>> Scan for PartOf<'_, A, M> {
     fn scan(&self, mut visit: impl FnMut(Self::Item)) {
         let (low, high) = (range_start(self.part, self.parts), range_start(self.part + 1, self.parts));
         for entry in self.table.range(low, high) {
-            visit(item::<A, M>(entry, self.number));
+            // SAFETY: an entry in use has a slot.
+            visit(Item::new(&entry.key, M::keep(unsafe { entry.slot.assume_init_ref() }, self.number)));
         }
     }
 }
 
-#[inline(always)]
-fn item<A: App, M: Gather<A>>(entry: &Entry<M::Slot>, table: usize) -> Item<M::Kept> {
-    let (words, tag) = sort_words(&entry.key);
-    // SAFETY: an entry in use has a slot.
-    Item { words, tag, kept: M::keep(unsafe { entry.slot.assume_init_ref() }, table) }
-}
-
-/// A key's first 16 bytes so that they compare as numbers, of a long key the first 8 only, and what tells keys with
-/// equal ones apart. Long keys lie somewhere in memory: they are not touched before their bucket is sorted.
-#[inline(always)]
-pub(crate) fn sort_words(key: &Key) -> ([u64; 2], u64) {
-    if key.is_long() {
-        ([key.words[1].swap_bytes(), 0], key.words[0] << 8 | LONG)
-    } else {
-        ([key.words[0].swap_bytes(), key.words[1].swap_bytes()], key.tag & 0xff)
-    }
-}
-
-/// Bytes 8 to 15 of a long key so that they compare as a number.
-pub(crate) fn second_word(key: &[u8]) -> u64 {
-    key.get(8..16).and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes)
-}
-
-/// Takes the second words of long keys from where they lie, several at a time.
-fn fill_in<K>(items: &mut [Item<K>]) {
-    const AHEAD: usize = 16;
-    for i in 0..items.len() {
-        if let Some(next) = items.get(i + AHEAD)
-            && next.tag & 0xff == LONG
-        {
-            prefetch(next.tag >> 8);
-        }
-        let item = &mut items[i];
-        if item.tag & 0xff == LONG {
-            // SAFETY: tables are alive with their arenas.
-            item.words[1] = second_word(unsafe { item.key().long() });
-        }
-    }
-}
-
-fn prefetch(address: u64) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::*;
-        let start = std::ptr::without_provenance::<i8>(address as usize);
-        // SAFETY: a prefetch never faults.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(start);
-            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(64));
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
-}
-
-impl<K> Item<K> {
-    fn key(&self) -> Key {
-        if self.tag & 0xff == LONG {
-            Key { words: [self.tag >> 8, self.words[0].swap_bytes()], tag: self.tag & 0xff }
-        } else {
-            Key { words: [self.words[0].swap_bytes(), self.words[1].swap_bytes()], tag: self.tag }
-        }
-    }
-
-    #[inline(always)]
-    fn compare(&self, other: &Self) -> std::cmp::Ordering {
-        self.words.cmp(&other.words).then_with(|| self.compare_rest(other))
-    }
-
-    /// Compares keys whose first 16 bytes are equal when padded with zeros.
-    #[inline(never)]
-    fn compare_rest(&self, other: &Self) -> std::cmp::Ordering {
-        let (a, b) = (self.key(), other.key());
-        if a.is_long() && b.is_long() {
-            // SAFETY: tables are alive with their arenas.
-            unsafe { a.long()[INLINE..].cmp(&b.long()[INLINE..]) }
-        } else {
-            (self.tag & 0xff).cmp(&(other.tag & 0xff))
-        }
-    }
-}
-
-/// Scatters the entries of all tables by part and first bytes.
-pub(crate) fn scatter_tables<A: App, M: Gather<A> + Send>(
+/// The entries of all tables, to be scattered by part and first bytes.
+#[expect(clippy::type_complexity, reason = "a closure has no shorter name")]
+pub(crate) fn scatter_tables<'t, A: App, M: Gather<A> + Send>(
     exec: &dyn Exec,
-    mappers: &[Mapper<'_, A, M>],
+    mappers: &'t [Mapper<'_, A, M>],
     parts: usize,
-) -> Scattered<Item<M::Kept>> {
+) -> Scatter<PartOf<'t, A, M>, impl Fn(&Item<M::Kept>) -> usize + Sync> {
     let used: usize = mappers.iter().map(|m| m.table.used).sum();
     let step = (used / SAMPLE).max(1);
     let sample: Vec<u64> =
-        mappers.iter().flat_map(|m| m.table.iter().step_by(step)).map(|e| sort_words(&e.key).0[0]).collect();
+        mappers.iter().flat_map(|m| m.table.iter().step_by(step)).map(|e| first_bytes(&e.key)).collect();
     let fitted = Buckets::fit(&sample, used / parts, EACH);
     let scans: Vec<PartOf<'_, A, M>> = (0..parts)
         .flat_map(|part| {
@@ -247,7 +154,8 @@ pub(crate) fn scatter_tables<A: App, M: Gather<A> + Send>(
             })
         })
         .collect();
-    scatter(exec, &scans, parts, fitted.count(), |item| fitted.of(item.words[0]))
+    let buckets = fitted.count();
+    Scatter::new(exec, scans, parts, buckets, move |item: &Item<M::Kept>| fitted.of(item.first_bytes()))
 }
 
 /// Sorts the buckets of a group and reduces its keys.
@@ -257,19 +165,20 @@ pub(crate) fn reduce_group<A: App, M: Gather<A>>(
     slots: &[&M],
     out: &mut Output<'_>,
 ) {
-    fill_in(group.items);
-    group.each_bucket(|bucket| {
-        bucket.sort_unstable_by(|a, b| a.compare(b).then_with(|| M::table(&a.kept).cmp(&M::table(&b.kept))));
-    });
     let mut inline = [0; INLINE];
-    let mut rest = &*group.items;
-    while let Some(first) = rest.first() {
-        let n = 1 + rest[1..].iter().take_while(|i| i.compare(first).is_eq()).count();
-        let (items, others) = rest.split_at(n);
-        let key = first.key();
-        // SAFETY: tables are alive with their arenas.
-        let key = unsafe { key.bytes(&mut inline) };
-        M::reduce(app, key, items, slots, out);
-        rest = others;
+    // SAFETY: tables are alive with their arenas.
+    unsafe {
+        fill_in(group.items);
+        group.each_bucket(|bucket| sort(bucket, &M::table));
+        let mut rest = &*group.items;
+        while let Some(first) = rest.first() {
+            if let Some(next) = rest.get(AHEAD) {
+                next.prefetch();
+            }
+            let n = 1 + rest[1..].iter().take_while(|i| i.same(first)).count();
+            let (items, others) = rest.split_at(n);
+            M::reduce(app, first.bytes(&mut inline), items, slots, out);
+            rest = others;
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! been; until then it waits in memory. Bytes therefore do not depend on threads. Where output goes is the business
 //! of `Sink`; committing a folder of parts is that of `commit`.
 
+#![expect(clippy::disallowed_types, reason = "parts are written here")]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Write};
@@ -436,6 +438,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests look at files")]
 mod tests {
     use std::os::unix::fs::MetadataExt;
 

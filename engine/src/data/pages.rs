@@ -66,6 +66,14 @@ impl<T> Pages<T> {
         self.len * size_of::<T>()
     }
 
+    /// The same memory as bytes of any value.
+    pub(crate) fn into_bytes(self) -> Pages<u8> {
+        let whole = std::mem::ManuallyDrop::new(self);
+        // SAFETY: `whole` is not dropped, so the ground has one owner.
+        let ground = unsafe { std::ptr::read(&whole.ground) };
+        Pages { start: whole.start.cast(), len: whole.bytes(), ground, owns: PhantomData }
+    }
+
     /// Makes all bytes zero again and gives the memory back where that is cheap.
     pub(crate) fn clear(&mut self) {
         *self = Self::zeroed(self.len);
@@ -114,6 +122,11 @@ mod tests {
             pages.clear();
             // SAFETY: as above.
             assert!(pages.iter().all(|v| unsafe { v.assume_init() } == 0));
+            let mut bytes = pages.into_bytes();
+            assert_eq!(bytes.len(), 8 * len);
+            bytes.iter_mut().for_each(|b| {
+                b.write(1);
+            });
         }
     }
 }

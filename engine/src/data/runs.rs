@@ -3,6 +3,8 @@
 //! A run is one unnamed file with a segment for each partition; it is gone when the process is, however it ends. Runs
 //! carry the place of their data in the input, so that a merge gives the values of a key in input order.
 
+#![expect(clippy::disallowed_types, reason = "runs are kept here")]
+
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,8 +73,8 @@ impl Runs {
         Ok(RunWriter { runs: self, order, name, segment, partition: 0, at: 0, segments: Vec::new() })
     }
 
-    /// Merges neighbouring runs until one merge can read those that are left.
-    pub(crate) fn reduce_to_fan_in(&self) -> Result<(), Error> {
+    /// Merges neighbouring runs until one merge can read those that are left, or the job is to stop.
+    pub(crate) fn reduce_to_fan_in(&self, stopped: &dyn Fn() -> bool) -> Result<(), Error> {
         loop {
             let mut runs = std::mem::take(&mut *lock(&self.all));
             runs.sort_by_key(|r| r.order);
@@ -84,18 +86,21 @@ impl Runs {
             // As few as it takes, so that most data is not copied once more.
             while excess > 0 && runs.len() > 1 {
                 let some: Vec<Run> = runs.drain(..FAN_IN.min(excess + 1).min(runs.len())).collect();
-                self.merge_into_one(&some)?;
+                self.merge_into_one(&some, stopped)?;
                 excess -= some.len() - 1;
             }
             lock(&self.all).extend(runs);
         }
     }
 
-    fn merge_into_one(&self, some: &[Run]) -> Result<(), Error> {
+    fn merge_into_one(&self, some: &[Run], stopped: &dyn Fn() -> bool) -> Result<(), Error> {
         let mut writer = self.create(some[0].order)?;
         for partition in 0..self.partitions {
             let mut merge = self.merge_of(some, partition)?;
             while merge.advance()? {
+                if stopped() {
+                    return Err(Error::Interrupted);
+                }
                 writer.push(partition, merge.key(), merge.value())?;
             }
         }
@@ -175,7 +180,7 @@ mod tests {
             writer.push(1, n.to_string().as_bytes(), b"").unwrap();
             writer.finish().unwrap();
         }
-        runs.reduce_to_fan_in().unwrap();
+        runs.reduce_to_fan_in(&|| false).unwrap();
         assert_eq!(lock(&runs.all).len(), FAN_IN);
         let mut merge = runs.merge(0).unwrap();
         for n in 0..all {
@@ -189,5 +194,19 @@ mod tests {
             keys += 1;
         }
         assert_eq!(keys, all);
+    }
+
+    #[test]
+    fn a_merge_ahead_of_the_reduce_stops_when_the_job_does() {
+        let runs = Runs::new(std::env::temp_dir(), 1);
+        for n in 0..=FAN_IN as u64 {
+            let mut writer = runs.create((n, 0)).unwrap();
+            (0..100u8).for_each(|key| writer.push(0, &[key], b"").unwrap());
+            writer.finish().unwrap();
+        }
+        let asked = AtomicU64::new(0);
+        let stopped = || asked.fetch_add(1, Ordering::Relaxed) == 50;
+        assert!(matches!(runs.reduce_to_fan_in(&stopped), Err(Error::Interrupted)));
+        assert_eq!(asked.into_inner(), 51);
     }
 }

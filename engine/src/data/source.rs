@@ -4,6 +4,8 @@
 //! stream. Units are in input order, and any thread can load any unit. Large files are mapped once and their pages
 //! given back chunk by chunk when the memory budget is smaller than the input.
 
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "inputs are read here")]
+
 mod awaited;
 mod stream;
 

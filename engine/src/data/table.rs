@@ -240,7 +240,11 @@ impl<S: Copy> Table<S> {
         }
         to.used = self.used;
         to.keys = std::mem::take(&mut self.keys);
-        *self = to;
+        let old = std::mem::replace(self, to).entries;
+        // Where keys are long they are about to need as much.
+        if self.keys.bytes() > old.bytes() / 2 {
+            self.keys.take_over(old.into_bytes());
+        }
     }
 
     /// The last entry, which stays empty: the end of every probe.

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use super::buckets::Buckets;
 use super::log::{Entry, Log};
 use super::ranges::Ranges;
-use super::scatter::{Scan, Scattered, scatter};
+use super::scatter::{Scan, Scatter, Scattered};
 use super::sort::Prefixed;
 use crate::exec::Exec;
 
@@ -71,8 +71,8 @@ impl<'l> Division<'l> {
                 None => tasks.push(Task { blocks: blocks.clone(), skip, parts: before..=before + within.len() }),
                 Some(Divided { scattered, fitted }) => {
                     let up_to = |bucket| before + within.partition_point(|p| fitted.of(p.0) < bucket);
-                    let slices = scattered.slices(SLICE).into_iter().filter(|s| !s.1.is_empty());
-                    tasks.extend(slices.map(|(buckets, entries)| Task {
+                    let slices = scattered.slices(SLICE);
+                    tasks.extend(slices.into_iter().map(|(buckets, entries)| Task {
                         blocks: vec![entries],
                         skip,
                         parts: up_to(buckets.start)..=up_to(buckets.end),
@@ -92,7 +92,8 @@ impl Divided {
         // A histogram for each thread, not for each block.
         let share = blocks.len().div_ceil(exec.threads()).max(1);
         let scans: Vec<Blocks<'_>> = blocks.chunks(share).map(Blocks).collect();
-        Self { scattered: scatter(exec, &scans, 1, fitted.count(), |e| fitted.of(e.prefix())), fitted }
+        let scatter = Scatter::new(exec, scans, 1, fitted.count(), |e: &Entry| fitted.of(e.prefix()));
+        Self { scattered: scatter.place_all(exec), fitted }
     }
 }
 

@@ -84,6 +84,7 @@ impl<A: App> Run<'_, A> {
         };
         let tasks: Vec<(usize, Task<'t>)> = tasks.into_iter().map(number).collect();
         outputs.expect(&pieces);
+        self.context.observer.phase(Phase::Reduce, tasks.len() as u64);
         // SAFETY: logs and input are alive.
         let key = |e: &Entry| -> *const [u8] { unsafe { known.key(e) } };
         let best = Mutex::default();
@@ -119,7 +120,8 @@ impl<A: App> Run<'_, A> {
     ) -> Result<(), Error> {
         let mut loader = Loader::default();
         let mut current: Option<(u64, Log)> = None;
-        // Bytes of input that the log refers to, and how often it was spilled.
+        // Bytes of input that are held for this thread's logs, bytes of those before this one, and how often this one was
+        // spilled.
         let (mut referred, mut held, mut spills) = (0, 0, 0);
         while !self.stopped()
             && let Some(claim) = self.spans.claim(thread, current.is_none())
@@ -127,7 +129,7 @@ impl<A: App> Run<'_, A> {
             if claim.fresh
                 && let Some((start, log)) = current.take()
             {
-                held += 2 * log.bytes() + std::mem::take(&mut referred);
+                held += 2 * log.bytes();
                 lock(done).push((start, log));
             }
             let (start, log) = current.get_or_insert_with(|| {
@@ -141,9 +143,13 @@ impl<A: App> Run<'_, A> {
                 let budget = self.share().saturating_sub(held).max(self.share() / 4);
                 // Sorting a heavy range takes as many entries again.
                 if 2 * log.bytes() + referred > budget {
-                    self.spill_log(log, survey, &shapes.known(), (*start, spills))?;
-                    spills += 1;
-                    *log = Log::new(&survey.ranges);
+                    // Once there are runs all goes there in the end: until a log is of some size it is enough to give
+                    // the input back.
+                    if self.runs.is_empty() || 2 * log.bytes() > budget / 4 {
+                        self.spill_log(log, survey, &shapes.known(), (*start, spills))?;
+                        spills += 1;
+                        *log = Log::new(&survey.ranges);
+                    }
                     referred = 0;
                     self.sources.release_pinned();
                 }

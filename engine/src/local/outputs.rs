@@ -28,6 +28,7 @@ impl Outputs {
             }
             Target::Folder { path, overwrite } => (path, overwrite),
         };
+        check_limit(parts)?;
         let pending = Pending::begin(&path, overwrite)?;
         let names: Vec<String> = (0..parts as usize).map(|n| part_name(n, options.compress)).collect();
         let open = |name: &String| {
@@ -102,5 +103,20 @@ impl Outputs {
         let parts = self.names.into_iter().zip(&report.parts);
         let parts = parts.map(|(name, summary)| PartEntry { name, summary: *summary }).collect();
         pending.publish(&Manifest::new(app, parts, report.counters.clone(), report.bad_records), run.options.sync)
+    }
+}
+
+/// Files that a job has open beside its parts, at least: inputs, what it spills, and what was open before.
+const OTHER_FILES: u64 = 64;
+
+/// Whether all parts can be open at once, said before there is work to lose.
+fn check_limit(parts: u32) -> Result<(), Error> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    match limit {
+        Some(limit) if u64::from(parts) + OTHER_FILES > limit => Err(Error::Usage(format!(
+            "{parts} parts and {OTHER_FILES} other files are more than this process may have open, which is {limit}; raise \
+             the limit (ulimit -n) or lower --reducers"
+        ))),
+        _ => Ok(()),
     }
 }

@@ -16,7 +16,7 @@ use crate::exec::in_order;
 use crate::job::Phase;
 
 /// The best records of each piece, for apps that keep the best only.
-type Best = Mutex<BTreeMap<(usize, usize), Vec<Ranked>>>;
+pub(super) type Best = Mutex<BTreeMap<(usize, usize), Vec<Ranked>>>;
 
 impl<A: App> Run<'_, A> {
     /// Reduces groups of keys on all threads, each into a piece of its part.
@@ -24,6 +24,7 @@ impl<A: App> Run<'_, A> {
         &self,
         groups: Vec<Group<'g, T>>,
         outputs: &Outputs,
+        best: &Best,
         reduce: impl Fn(&mut Group<'_, T>, &mut Output<'_>) + Sync,
     ) -> Result<(), Error> {
         let mut pieces = vec![0; self.parts as usize];
@@ -32,14 +33,11 @@ impl<A: App> Run<'_, A> {
             (pieces[group.part] - 1, Mutex::new(group))
         };
         let groups: Vec<(usize, Mutex<Group<'g, T>>)> = groups.into_iter().map(number).collect();
-        outputs.expect(&pieces);
-        let best = Best::default();
         self.each_task(&pieces, outputs, |task, ()| {
             let (piece, group) = &groups[task];
             let mut group = lock(group);
-            self.piece((group.part, *piece), outputs, &best, |out| reduce(&mut group, out))
-        })?;
-        self.write_best(best, outputs)
+            self.piece((group.part, *piece), outputs, best, |out| reduce(&mut group, out))
+        })
     }
 
     /// Does numbered tasks on all threads; `counts` says how many belong to each part. Every thread keeps an `L`.
@@ -50,7 +48,6 @@ impl<A: App> Run<'_, A> {
         task: impl Fn(usize, &mut L) -> Result<(), Error> + Sync,
     ) -> Result<(), Error> {
         let tasks = counts.iter().sum();
-        self.context.observer.phase(Phase::Reduce, tasks as u64);
         // One stream takes one part after the other.
         let pieces = if outputs.is_stream() { Pieces::new(&[tasks]) } else { Pieces::new(counts) };
         let exec = self.context.exec;
@@ -118,7 +115,7 @@ impl<A: App> Run<'_, A> {
     /// Reduces what was spilled, a partition a thread.
     pub(super) fn reduce_runs(&self, outputs: &Outputs) -> Result<(), Error> {
         self.context.observer.phase(Phase::Shuffle, 1);
-        self.runs.reduce_to_fan_in()?;
+        self.runs.reduce_to_fan_in(&|| self.stopped())?;
         self.context.observer.phase(Phase::Reduce, u64::from(self.parts));
         outputs.expect(&vec![1; self.parts as usize]);
         let reduce = |part: usize| {

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::Run;
 use super::outputs::Outputs;
+use super::reduce::Best;
 use crate::app::{App, Shuffle};
 use crate::data::emit::Mapper;
 use crate::data::external::TableSpill;
@@ -16,6 +17,8 @@ use crate::job::Phase;
 
 /// Keys that are reduced into one piece of a part.
 const PIECE_KEYS: usize = 1 << 14;
+/// Keys that are brought together at a time, at least.
+const BATCH_KEYS: usize = 1 << 20;
 
 impl<A: App> Run<'_, A> {
     /// Maps all input into tables and reduces them, in memory if they fit.
@@ -50,10 +53,22 @@ impl<A: App> Run<'_, A> {
             return self.reduce_runs(outputs);
         }
         self.context.observer.phase(Phase::Shuffle, 1);
-        let mut scattered = scatter_tables(exec, &mappers, self.parts as usize);
+        let scatter = scatter_tables(exec, &mappers, self.parts as usize);
         let slots: Vec<&M> = mappers.iter().map(|m| &m.slots).collect();
-        let groups = scattered.groups(PIECE_KEYS);
-        self.reduce_pieces(groups, outputs, |group, out| reduce_group(self.app, group, &slots, out))
+        let pieces = scatter.groups(PIECE_KEYS);
+        outputs.expect(&pieces);
+        self.context.observer.phase(Phase::Reduce, pieces.iter().sum::<usize>() as u64);
+        let best = Best::default();
+        // A part for every thread: they do not write to one file then.
+        let batches = scatter.batches(exec.threads(), BATCH_KEYS);
+        let mut room = scatter.room(&batches);
+        for parts in batches {
+            let mut scattered = scatter.place(exec, parts, room);
+            let groups = scattered.groups(PIECE_KEYS);
+            self.reduce_pieces(groups, outputs, &best, |group, out| reduce_group(self.app, group, &slots, out))?;
+            room = scattered.into_room();
+        }
+        self.write_best(best, outputs)
     }
 
     /// The work of one thread: spans of units into tables.

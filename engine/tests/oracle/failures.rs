@@ -8,6 +8,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gristmill_engine::app::{App, Chunk, Emit, Output, Shuffle, Values};
+use gristmill_engine::data::compress::Compression;
 use gristmill_engine::error::Error;
 use gristmill_engine::job::{AppJob, Context, Job, Observer, Phase, Report, Target};
 
@@ -200,6 +201,34 @@ fn bad_records_that_are_allowed() {
                 .collect();
             assert_eq!(places, ["2".to_string(), "8".into(), offset.to_string()]);
             assert!(matches!(world.run(Failing::<W>::new(), at(2), run), Err(Error::BadRecord { .. })));
+        }
+    }
+    check::<Folding>();
+    check::<Grouping>();
+    check::<Sorting>();
+}
+
+/// Whichever thread meets which first: the one after those that are passed over, in input order.
+#[test]
+fn the_bad_record_that_fails_a_job_is_always_the_same() {
+    fn check<W: Way>() {
+        // Two threads divide the lines in the middle, so that the second one meets a bad record at once.
+        let mut lines = vec![b"a line\n".to_vec(); 20_000];
+        let places = [9_990, 10_010, 10_020, 19_990];
+        places.iter().for_each(|i| lines[*i] = b"bad\n".to_vec());
+        let offsets = places.map(|i| lines[..i].iter().map(Vec::len).sum::<usize>() as u64);
+        let plain = World::of(&[lines.concat()]);
+        let compressed = World::stored([(&lines.concat()[..], Some(Compression::Gzip)), (b"bad\nbad\n", None)]);
+        for (skip, want) in offsets.into_iter().enumerate() {
+            for world in [&plain, &compressed] {
+                for run in ways_to_run() {
+                    let shape = Shape { skip: skip as u64, ..Shape::parts(2) };
+                    match world.run(Failing::<W>::new(), shape, run) {
+                        Err(Error::BadRecord { offset, .. }) => assert_eq!(offset, want, "{skip} passed over, {run:?}"),
+                        other => panic!("{:?}", other.map(|o| o.report.bad_records)),
+                    }
+                }
+            }
         }
     }
     check::<Folding>();

@@ -106,20 +106,7 @@ macro_rules! whole_jobs {
     };
 }
 
-whole_jobs! {
-    fold_of_numbers: Sum,
-    fold_of_a_type_of_the_apps_own: Joined,
-    fold_of_nothing: Seen,
-    group_of_places_in_input_order: Places,
-    group_that_combines: Inputs,
-    group_of_nothing: Strokes,
-    group_of_bytes_of_the_chunk: Tails,
-    group_of_bytes_of_the_app: MadeTails,
-    sort_of_keys: SortedKeys,
-    sort_of_numbers: SortedPlaces,
-    sort_of_bytes_of_the_chunk: SortedTails,
-    sort_of_bytes_of_the_app: SortedMade,
-}
+every_kind!(whole_jobs);
 
 /// What each number of parts must come to, from one to the most that there may be.
 #[test]

@@ -4,7 +4,28 @@
 //! random inputs and ways to run; `spills` makes jobs spill, `hostile` is about keys that collide, `failures` about jobs that
 //! fail or are stopped, `builtin` about the built-in apps. `GRISTMILL_CASES` multiplies the number of random cases.
 
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests make files")]
 #![allow(missing_docs, unreachable_pub)]
+
+/// Gives a macro the name of a test for every kind of app, and the kind.
+macro_rules! every_kind {
+    ($tests:ident) => {
+        $tests! {
+            fold_of_numbers: Sum,
+            fold_of_a_type_of_the_apps_own: Joined,
+            fold_of_nothing: Seen,
+            group_of_places_in_input_order: Places,
+            group_that_combines: Inputs,
+            group_of_nothing: Strokes,
+            group_of_bytes_of_the_chunk: Tails,
+            group_of_bytes_of_the_app: MadeTails,
+            sort_of_keys: SortedKeys,
+            sort_of_numbers: SortedPlaces,
+            sort_of_bytes_of_the_chunk: SortedTails,
+            sort_of_bytes_of_the_app: SortedMade,
+        }
+    };
+}
 
 mod apps;
 mod builtin;

@@ -1,5 +1,7 @@
 //! Positioned reads: what a segment reader asks of a file, a buffer or anything else with bytes.
 
+#![expect(clippy::disallowed_types, reason = "runs are read here")]
+
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 /// A source of bytes that can be read at any offset without moving a shared position, so that

@@ -1,5 +1,7 @@
 //! A segment gives back what was pushed and refuses everything else.
 
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests make files")]
+
 use std::sync::Arc;
 
 use proptest::{collection::vec, prelude::*};
