@@ -1,6 +1,7 @@
 //! The control plane in one process: rules one by one, and random histories with everything going wrong.
 
 #![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::disallowed_methods, reason = "tests look at sources and at their own memory")]
 
 mod ledger;
 mod model;

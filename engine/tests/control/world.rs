@@ -256,7 +256,7 @@ impl World {
         if applied {
             self.commit_command(&command);
         }
-        if self.index % 3 != 0 {
+        if !self.index.is_multiple_of(3) {
             self.tell();
         }
         self.hear(Input::Proposed { ticket, outcome });

@@ -143,8 +143,8 @@ impl Master {
                 run.lost.remove(&task.partition);
             }
         }
-        let needed = !done && !(lost && run.all_fetched());
-        let waits = needed && run.attempts_of(task).is_empty();
+        let spared = lost && run.all_fetched();
+        let waits = !done && !spared && run.attempts_of(task).is_empty();
         if failed && waits {
             run.failed_at.entry((task.stage, task.partition)).or_insert(now);
         } else {
