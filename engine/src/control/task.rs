@@ -102,6 +102,15 @@ pub(super) fn cut(mut text: String, bytes: usize) -> String {
     text
 }
 
+/// What a task left, within its bounds.
+pub(super) fn bounded_done(mut done: wire::Done) -> wire::Done {
+    done.counters.truncate(limits::COUNTERS);
+    for counter in &mut done.counters {
+        counter.name = cut(std::mem::take(&mut counter.name), limits::COUNTER_BYTES);
+    }
+    done
+}
+
 /// A failure within its bounds.
 pub(super) fn bounded(mut failure: wire::Failure) -> wire::Failure {
     failure.message = cut(failure.message, limits::ERROR_BYTES);

@@ -182,6 +182,20 @@ fn a_failed_task_goes_elsewhere_first() {
 }
 
 #[test]
+fn a_report_that_could_never_count_is_a_failure() {
+    let (mut world, job) = started(1, 1, "maps=1 parts=1");
+    let (attempt, running) = world.workers[0].tasks.pop_first().unwrap();
+    let done = wire::Done { digest: vec![1; 15].into(), ..Default::default() };
+    let end = Some(wire::task_report::End::Done(done));
+    world.workers[0].reports.push(wire::TaskReport { task: Some(running.task), end });
+    world.step(0);
+    settle(&mut world);
+    assert!(world.state().job(job).unwrap().maps[0].has_failed(attempt));
+    world.step(0);
+    assert_eq!(tasks(&world, 0), [(Stage::Map, 0)], "again, and here: there is no other worker");
+}
+
+#[test]
 fn a_worker_on_which_tasks_keep_failing_is_set_aside() {
     let (mut world, _) = started(4, 1, "maps=20 parts=1");
     for _ in 0..3 {

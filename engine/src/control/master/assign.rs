@@ -49,7 +49,8 @@ impl Master {
         let Some(worker) = self.fleet.workers.get(&id).filter(|worker| worker.takes_work(now)) else { return false };
         let rules = Rules {
             slow_start_percent: self.config.slow_start_percent,
-            avoid: self.config.avoid,
+            // Of one worker there is no other.
+            avoid: if self.fleet.workers.len() > 1 { self.config.avoid } else { Duration::ZERO },
             early: self.early < self.fleet.slots * self.config.early_percent / 100,
             now,
         };

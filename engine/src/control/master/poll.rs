@@ -13,7 +13,7 @@ use crate::control::ids::{AttemptId, Stage, TaskId};
 use crate::control::job::JobState;
 use crate::control::run::{ABREAST, Running};
 use crate::control::state::Settled;
-use crate::control::task::Place;
+use crate::control::task::{Place, bounded, bounded_done};
 
 /// What is looked at of one poll, of each kind.
 const MAX_SAID: usize = 1_024;
@@ -170,9 +170,15 @@ impl Master {
                 self.fleet.judge(id, task, failed, self.now.mono);
             }
         }
+        // Within bounds, so that a command is; and an end that could never count must not be waited for.
         let what = match end.clone() {
-            End::Done(done) => What::Done(done),
-            End::Failure(failure) => What::Failure(failure),
+            End::Done(done) if done.digest.len() == 16 => What::Done(bounded_done(done)),
+            End::Done(_) => What::Failure(wire::Failure {
+                cause: Cause::Worker.into(),
+                message: "the worker reported an end without a digest of 16 bytes".into(),
+                ..wire::Failure::default()
+            }),
+            End::Failure(failure) => What::Failure(bounded(failure)),
             End::Moved(_) => return None,
         };
         self.change(task.write(attempt, epoch), id, what);
