@@ -1,8 +1,9 @@
-//! Benches of the hot paths, along the way of a record: map, runs, reduce.
+//! Benches of the hot paths, along the way of a record: map, runs, reduce; and of the control plane.
 //!
 //! One thread and memory only; see README.md for what each measures. Criterion runs each bench once, untimed, under
 //! `cargo test`; inputs are tiny then.
 
+mod control;
 mod input;
 mod map;
 mod reduce;
@@ -20,6 +21,7 @@ fn all() {
     map::benches(&mut criterion);
     runs::benches(&mut criterion);
     reduce::benches(&mut criterion);
+    control::benches(&mut criterion);
     criterion.final_summary();
 }
 

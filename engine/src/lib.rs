@@ -8,6 +8,7 @@ pub mod apps;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
+pub mod control;
 pub mod data;
 pub mod error;
 pub mod exec;

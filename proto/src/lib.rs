@@ -3,7 +3,7 @@
 //! `gristmill.v1` is what clients build on and stays compatible; `gristmill.internal.v1` is spoken between nodes of one
 //! cluster and may grow with each release. Nothing but generated code lives here.
 
-#![allow(missing_docs, clippy::doc_markdown, reason = "generated")]
+#![allow(missing_docs, clippy::doc_markdown, clippy::large_enum_variant, reason = "generated")]
 
 /// What messages are encoded and decoded with.
 pub use prost;
@@ -14,6 +14,11 @@ pub mod internal {
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/gristmill.internal.v1.rs"));
     }
+}
+
+/// Jobs as clients see them.
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/gristmill.v1.rs"));
 }
 
 /// All .proto files as one encoded `FileDescriptorSet`, for reflection.

@@ -1,0 +1,156 @@
+//! The only writer of the state: one command after the other, the same everywhere.
+//!
+//! It is total: a command that makes no sense changes nothing and says why in its reply. The one exception is a command
+//! that this build does not understand. To pass over it would make this node differ from the others in silence, so it
+//! is a [`Halt`], after which the node must end.
+//!
+//! Submission is in `submit`, the ends of jobs in `end`, workers in `workers`, tasks in `tasks`.
+
+mod end;
+mod submit;
+mod tasks;
+mod workers;
+
+use std::sync::Arc;
+
+use gristmill_proto::internal::v1 as wire;
+use gristmill_proto::internal::v1::command::Action;
+use gristmill_proto::internal::v1::refused::Code;
+use gristmill_proto::internal::v1::reply::Outcome;
+use prost::Message as _;
+
+use super::ids::TaskId;
+use super::limits;
+use super::state::State;
+
+/// A reason to end the node at once, without a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    /// Its bytes are none of a command, or of one that a later release added.
+    #[error(
+        "the command at index {index} is unknown to this build (feature level {}); start a newer one here",
+        limits::LEVEL
+    )]
+    Unknown {
+        /// Of the entry.
+        index: u64,
+    },
+    /// It needs a higher feature level than this build has.
+    #[error(
+        "the command at index {index} needs feature level {level}, this build has {}; start a newer one here",
+        limits::LEVEL
+    )]
+    Level {
+        /// Of the entry.
+        index: u64,
+        /// What it needs.
+        level: u32,
+    },
+}
+
+/// What a command came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// For whoever proposed it.
+    pub reply: wire::Reply,
+    /// What is not as it was before, for the leader.
+    pub touched: Vec<Touch>,
+}
+
+/// A part of the state that was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch {
+    /// A job: it is there, has another state or epoch, or is gone.
+    Job(u64),
+    /// A task's facts.
+    Task(TaskId),
+    /// A worker: it is there, drains, or is gone.
+    Worker(u64),
+}
+
+/// What was done, or why nothing was.
+pub(super) type Decision<T> = Result<T, wire::Refused>;
+
+pub(super) fn refused(code: Code, message: String, next_step: &str) -> wire::Refused {
+    wire::Refused { code: code.into(), message, next_step: next_step.into() }
+}
+
+const ACCEPTED: Outcome = Outcome::Accepted(wire::Accepted { already: false });
+const ALREADY: Outcome = Outcome::Accepted(wire::Accepted { already: true });
+
+/// A command on its way.
+struct Step {
+    index: u64,
+    principal: Arc<str>,
+    touched: Vec<Touch>,
+}
+
+impl State {
+    /// Applies the command at `index` of the log.
+    ///
+    /// # Errors
+    /// [`Halt`]: this build does not understand the command. The state is as before and must not be used any more.
+    pub fn apply(&mut self, index: u64, command: &[u8]) -> Result<Applied, Halt> {
+        let command = wire::Command::decode(command).map_err(|_| Halt::Unknown { index })?;
+        if command.level > limits::LEVEL {
+            return Err(Halt::Level { index, level: command.level });
+        }
+        let action = command.action.ok_or(Halt::Unknown { index })?;
+        understood(index, &action)?;
+        self.now_ms = self.now_ms.max(command.now_ms);
+        self.applied = index;
+        let principal = super::task::cut(command.principal, limits::SHORT_NAME_BYTES).into();
+        let mut step = Step { index, principal, touched: Vec::new() };
+        let outcome = self.act(&mut step, action).unwrap_or_else(Outcome::Refused);
+        Ok(Applied { reply: wire::Reply { outcome: Some(outcome) }, touched: step.touched })
+    }
+
+    fn act(&mut self, step: &mut Step, action: Action) -> Decision<Outcome> {
+        match action {
+            Action::InitCluster(init) => Ok(self.init(&init)),
+            Action::RaiseLevel(raise) => Ok(self.raise(raise.level)),
+            Action::SubmitJob(submit) => self.submit(step, submit),
+            Action::RetryJob(retry) => self.retry(step, &retry),
+            Action::PlanJob(plan) => self.plan(step, plan),
+            Action::CancelJob(cancel) => self.cancel(step, cancel.job),
+            Action::JobPublished(published) => self.published(step, published.job),
+            Action::FailJob(fail) => self.fail(step, fail),
+            Action::ArchiveJob(archive) => self.archive_job(step, &archive),
+            Action::RegisterWorker(info) => self.register(step, info),
+            Action::RemoveWorker(remove) => Ok(self.remove(step, remove.incarnation)),
+            Action::DrainWorker(drain) => self.drain(step, drain.incarnation),
+            Action::WorkerDrained(drained) => self.worker_drained(step, drained.incarnation),
+            Action::TaskChanges(changes) => Ok(self.change_tasks(step, changes)),
+        }
+    }
+
+    fn init(&mut self, init: &wire::InitCluster) -> Outcome {
+        if self.cluster != 0 {
+            return ALREADY;
+        }
+        self.cluster = init.cluster.max(1);
+        self.level = init.level.max(1);
+        ACCEPTED
+    }
+
+    fn raise(&mut self, level: u32) -> Outcome {
+        if level <= self.level {
+            return ALREADY;
+        }
+        self.level = level;
+        ACCEPTED
+    }
+}
+
+/// Whether all of a command is known to this build.
+fn understood(index: u64, action: &Action) -> Result<(), Halt> {
+    let known = match action {
+        Action::TaskChanges(changes) => changes.changes.iter().all(|change| change.what.is_some()),
+        Action::InitCluster(wire::InitCluster { level, .. }) | Action::RaiseLevel(wire::RaiseLevel { level }) => {
+            let level = *level;
+            return if level > limits::LEVEL { Err(Halt::Level { index, level }) } else { Ok(()) };
+        }
+        _ => true,
+    };
+    if known { Ok(()) } else { Err(Halt::Unknown { index }) }
+}

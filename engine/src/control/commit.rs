@@ -1,0 +1,100 @@
+//! Where a job's objects lie in the store, and what publishing a decided job comes to.
+//!
+//! Attempts write objects of their own, which nobody changes and nobody else writes. Their names say cluster, job and
+//! attempt, so that a decided output is named by the state alone, and a zombie that publishes after the job's end finds
+//! nothing to copy.
+
+use super::ids::{AttemptId, Digest};
+use super::job::{Job, JobState};
+
+/// Folder in the store for what is not an output.
+const ROOT: &str = "_gristmill";
+
+/// Below this lies all that a job's attempts leave in the store; deleted at the job's end.
+pub fn scratch(cluster: u64, job: u64) -> String {
+    format!("{}{job}/", scratch_root(cluster))
+}
+
+/// Below this lie the folders of all jobs, by number.
+pub fn scratch_root(cluster: u64) -> String {
+    format!("{ROOT}/{cluster:016x}/scratch/")
+}
+
+/// The plan of a job.
+pub fn plan(cluster: u64, job: u64, plan: &Digest) -> String {
+    format!("{}plan-{:032x}", scratch(cluster, job), u128::from_be_bytes(*plan))
+}
+
+/// The boundaries that a survey found.
+pub fn survey(cluster: u64, job: u64, attempt: AttemptId) -> String {
+    format!("{}survey.{}-{}", scratch(cluster, job), attempt.term, attempt.counter)
+}
+
+/// The segments of a map task, where they are in the store.
+pub fn segments(cluster: u64, job: u64, map: u32, attempt: AttemptId) -> String {
+    format!("{}map-{map:05}.{}-{}", scratch(cluster, job), attempt.term, attempt.counter)
+}
+
+/// A part.
+pub fn part(cluster: u64, job: u64, part: u32, attempt: AttemptId) -> String {
+    format!("{}part-{part:05}.{}-{}", scratch(cluster, job), attempt.term, attempt.counter)
+}
+
+/// The history of an ended job. It stays.
+pub fn history(cluster: u64, job: u64) -> String {
+    format!("{ROOT}/{cluster:016x}/history/{job}")
+}
+
+/// What a decided job's output is made of. To publish it is idempotent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// The job.
+    pub job: u64,
+    /// The output's name.
+    pub output: String,
+    /// Whether an output of that name is replaced.
+    pub overwrite: bool,
+    /// Whether these are segments of maps, with a manifest, and not parts.
+    pub segments: bool,
+    /// In order: parts, or segments by map.
+    pub objects: Vec<Object>,
+}
+
+/// One object of an output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Where it is.
+    pub from: String,
+    /// Its content's digest.
+    pub digest: Digest,
+    /// Its bytes.
+    pub length: u64,
+    /// Records in it.
+    pub records: u64,
+    /// Bytes of them before compression.
+    pub bytes: u64,
+}
+
+impl Publication {
+    /// What is to be published of a job that is committing.
+    pub fn of(cluster: u64, job: &Job) -> Option<Self> {
+        let segments = job.phase() == gristmill_proto::v1::Phase::Map;
+        let tasks = if segments { &job.maps } else { &job.reduces };
+        let name = if segments { self::segments } else { part };
+        let object = |(partition, result): (u32, &super::task::Result)| Object {
+            from: name(cluster, job.id, partition, result.attempt),
+            digest: result.digest,
+            length: result.done.length,
+            records: result.done.output_records,
+            bytes: result.done.output_bytes,
+        };
+        let results = (0..).zip(tasks).filter_map(|(partition, facts)| Some((partition, facts.result.as_deref()?)));
+        (job.state == JobState::Committing).then(|| Self {
+            job: job.id,
+            output: super::spec::output(&job.spec).to_string(),
+            overwrite: job.spec.overwrite,
+            segments,
+            objects: results.map(object).collect(),
+        })
+    }
+}

@@ -1,0 +1,214 @@
+//! What the cluster knows for certain of one job: its spec, where it stands, and the facts of its tasks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use gristmill_proto::internal::v1 as wire;
+use gristmill_proto::v1::{JobError, JobSpec, JobStatus, Phase, TaskCounts};
+use imbl::Vector;
+
+pub use gristmill_proto::v1::JobState;
+
+use super::ids::{Stage, TaskId, job_name};
+use super::limits;
+use super::task::{Facts, Place};
+
+/// A job that has not been archived.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// The log index at which it was submitted.
+    pub id: u64,
+    /// Who submitted it.
+    pub principal: Arc<str>,
+    /// What to run. The app's build is set.
+    pub spec: Arc<JobSpec>,
+    /// Where it stands.
+    pub state: JobState,
+    /// When it was submitted, in the leader's milliseconds since 1970.
+    pub submitted_ms: u64,
+    /// When its plan was made; 0: not yet.
+    pub started_ms: u64,
+    /// When it ended; 0: not yet.
+    pub ended_ms: u64,
+    /// How it is divided.
+    pub plan: Option<wire::PlanJob>,
+    /// How often the outputs of its maps have changed.
+    pub epoch: u32,
+    /// The survey, of a job that has one.
+    pub survey: Option<Facts>,
+    /// The map tasks.
+    pub maps: Vector<Facts>,
+    /// The parts.
+    pub reduces: Vector<Facts>,
+    /// Names of counters, in the order in which they were met.
+    pub counter_names: Vector<Arc<str>>,
+    /// Why it failed.
+    pub error: Option<Arc<JobError>>,
+    /// The job that it repeats; 0: none.
+    pub retry_of: u64,
+    /// The job after it; 0: none yet.
+    pub next: u64,
+    /// Maps that have never been done. Derived.
+    pub(super) maps_undone: u32,
+    /// Maps whose output is not there. Derived.
+    pub(super) maps_missing: u32,
+    /// Parts that are not done. Derived.
+    pub(super) reduces_open: u32,
+}
+
+impl Job {
+    pub(super) fn new(id: u64, principal: Arc<str>, spec: Arc<JobSpec>, now_ms: u64) -> Self {
+        Self {
+            id,
+            principal,
+            spec,
+            state: JobState::Queued,
+            submitted_ms: now_ms,
+            started_ms: 0,
+            ended_ms: 0,
+            plan: None,
+            epoch: 0,
+            survey: None,
+            maps: Vector::new(),
+            reduces: Vector::new(),
+            counter_names: Vector::new(),
+            error: None,
+            retry_of: 0,
+            next: 0,
+            maps_undone: 0,
+            maps_missing: 0,
+            reduces_open: 0,
+        }
+    }
+
+    /// Which half of it is run.
+    pub fn phase(&self) -> Phase {
+        self.spec.phase()
+    }
+
+    /// Whether tasks can still change anything.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, JobState::Mapping | JobState::Shuffling | JobState::Reducing)
+    }
+
+    /// Whether nothing can happen to it any more.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, JobState::Completed | JobState::Failed | JobState::Cancelled)
+    }
+
+    /// Maps whose output is not there, because they have not been done or because it is gone.
+    pub fn maps_missing(&self) -> u32 {
+        self.maps_missing
+    }
+
+    /// Parts that are not done.
+    pub fn reduces_open(&self) -> u32 {
+        self.reduces_open
+    }
+
+    /// Attempts of one task before the job fails.
+    pub fn max_attempts(&self) -> usize {
+        let asked = self.spec.max_attempts;
+        (if asked == 0 { limits::ATTEMPTS } else { asked.min(limits::MAX_ATTEMPTS) }) as usize
+    }
+
+    /// The facts of a task, if there is such a task.
+    pub fn facts(&self, stage: Stage, partition: u32) -> Option<&Facts> {
+        match stage {
+            Stage::Survey if partition == 0 => self.survey.as_ref(),
+            Stage::Map => self.maps.get(partition as usize),
+            Stage::Reduce => self.reduces.get(partition as usize),
+            Stage::Survey | Stage::Unspecified => None,
+        }
+    }
+
+    pub(super) fn facts_mut(&mut self, task: TaskId) -> Option<&mut Facts> {
+        match task.stage {
+            Stage::Survey if task.partition == 0 => self.survey.as_mut(),
+            Stage::Map => self.maps.get_mut(task.partition as usize),
+            Stage::Reduce => self.reduces.get_mut(task.partition as usize),
+            Stage::Survey | Stage::Unspecified => None,
+        }
+    }
+
+    /// Moves forward. States that have nothing to do are passed over.
+    pub(super) fn advance(&mut self) {
+        let committing = if self.phase() == Phase::Map { self.maps_missing == 0 } else { self.reduces_open == 0 };
+        let next = match self.state {
+            JobState::Mapping | JobState::Shuffling | JobState::Reducing if committing => JobState::Committing,
+            JobState::Mapping if self.maps_undone == 0 && self.phase() != Phase::Map => JobState::Shuffling,
+            state => state,
+        };
+        self.go(next);
+    }
+
+    /// The one place where a job changes its state.
+    pub(super) fn go(&mut self, next: JobState) {
+        debug_assert!(self.state as i32 <= next as i32 && (!self.has_ended() || self.state == next));
+        self.state = next;
+    }
+
+    /// Computes what is derived from the facts of the tasks.
+    pub(super) fn recount(&mut self) {
+        let count = |tasks: &Vector<Facts>, is: fn(&Facts) -> bool| {
+            u32::try_from(tasks.iter().filter(|facts| is(facts)).count()).unwrap_or(u32::MAX)
+        };
+        self.maps_undone = count(&self.maps, |facts| facts.result.is_none());
+        self.maps_missing = count(&self.maps, |facts| !facts.is_done());
+        self.reduces_open = count(&self.reduces, |facts| !facts.is_done());
+    }
+
+    /// Maps whose segments lie on this worker, while someone may need them.
+    pub fn maps_on(&self, worker: u64) -> impl Iterator<Item = u32> + '_ {
+        let on = move |facts: &Facts| facts.result.as_ref().is_some_and(|r| r.place == Place::Worker(worker));
+        let maps = self.is_open().then(|| self.maps.iter()).into_iter().flatten();
+        (0..).zip(maps).filter(move |(_, facts)| on(facts)).map(|(map, _)| map)
+    }
+
+    /// The app's counters: those of done tasks, each once.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let mut sums = vec![0u64; self.counter_names.len()];
+        for result in self.maps.iter().chain(&self.reduces).filter_map(|facts| facts.result.as_ref()) {
+            for (name, value) in &result.counters {
+                if let Some(sum) = sums.get_mut(usize::from(*name)) {
+                    *sum = sum.saturating_add(*value);
+                }
+            }
+        }
+        self.counter_names.iter().map(ToString::to_string).zip(sums).collect()
+    }
+
+    /// What clients are told. How many tasks run is known to the leader alone.
+    pub fn status(&self, cluster: u64) -> JobStatus {
+        let name = |job: u64| if job == 0 { String::new() } else { job_name(cluster, job) };
+        let results = || self.reduces.iter().filter_map(|facts| facts.result.as_ref());
+        JobStatus {
+            id: name(self.id),
+            spec: Some(JobSpec::clone(&self.spec)),
+            state: self.state.into(),
+            principal: self.principal.to_string(),
+            submitted_ms: self.submitted_ms,
+            started_ms: self.started_ms,
+            ended_ms: self.ended_ms,
+            maps: Some(counts(&self.maps)),
+            reduces: Some(counts(&self.reduces)),
+            input_bytes: self.plan.as_ref().map_or(0, |plan| plan.input_bytes),
+            counters: self.counters(),
+            error: self.error.as_deref().cloned(),
+            retry_of: name(self.retry_of),
+            next: name(self.next),
+            output_records: results().map(|r| r.done.output_records).fold(0, u64::saturating_add),
+            output_bytes: results().map(|r| r.done.output_bytes).fold(0, u64::saturating_add),
+        }
+    }
+}
+
+fn counts(tasks: &Vector<Facts>) -> TaskCounts {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    TaskCounts {
+        total: number(tasks.len()),
+        done: number(tasks.iter().filter(|facts| facts.is_done()).count()),
+        failures: number(tasks.iter().map(|facts| facts.failed.len()).sum()),
+        ..TaskCounts::default()
+    }
+}

@@ -1,0 +1,62 @@
+//! The bounds of the replicated state. They are part of what `apply` does: a change of one needs a new feature level.
+
+/// The feature level of this build: it understands commands up to this one.
+pub const LEVEL: u32 = 1;
+/// How long a submission's key is remembered.
+pub const KEY_MS: u64 = 24 * 60 * 60 * 1000;
+/// Keys that are remembered.
+pub const KEYS: usize = 2 << 20;
+/// Jobs that have not been archived.
+pub const JOBS: usize = 20_000;
+/// Jobs of one user that have not ended.
+pub const JOBS_OF_A_USER: u32 = 5_000;
+/// Rows of archived jobs.
+pub const ARCHIVE: usize = 10_000;
+/// Live workers.
+pub const WORKERS: usize = 10_000;
+/// Drained workers whose pods may still have to be deleted.
+pub const DRAINED: usize = 1_000;
+/// Slots of a worker.
+pub const SLOTS: u32 = 1_024;
+/// Apps that a worker offers.
+pub const APPS: usize = 256;
+/// Map tasks of a job.
+pub const MAPS: u32 = 100_000;
+/// Parts of a job's output.
+pub const PARTS: u32 = crate::job::MAX_PARTS;
+/// Names of counters in a job, and counters of a task.
+pub const COUNTERS: usize = 120;
+/// Bytes of a counter's name.
+pub const COUNTER_BYTES: usize = 128;
+/// Bytes of an error's text.
+pub const ERROR_BYTES: usize = 4 << 10;
+/// Bytes of the advice that comes with an error.
+pub const NEXT_STEP_BYTES: usize = 1 << 10;
+/// Bytes of the name of an input or output.
+pub const NAME_BYTES: usize = 1 << 10;
+/// Bytes of the name of a user or an app.
+pub const SHORT_NAME_BYTES: usize = 64;
+/// Bytes of a worker's name, and of a submission's key.
+pub const LONG_NAME_BYTES: usize = 128;
+/// Bytes of a spec, the jobs after it included.
+pub const SPEC_BYTES: usize = 64 << 10;
+/// Jobs one after the other.
+pub const CHAIN: usize = 16;
+/// Patterns of input.
+pub const INPUTS: usize = 1_000;
+/// Flags of an app.
+pub const ARGUMENTS: usize = 256;
+/// Labels of a job.
+pub const LABELS: usize = 32;
+/// Attempts of a task, unless the job says otherwise.
+pub const ATTEMPTS: u32 = 4;
+/// The most that a job can ask for.
+pub const MAX_ATTEMPTS: u32 = 16;
+/// Failures of a task, whoever is at fault.
+pub const FAILURES: usize = 64;
+/// So many workers on which the same record failed are enough.
+pub const WORKERS_OF_A_BAD_RECORD: usize = 2;
+/// Changes in one command.
+pub const CHANGES: usize = 4_096;
+/// Bytes of a chunk of a snapshot.
+pub const SNAPSHOT_CHUNK: usize = 1 << 20;

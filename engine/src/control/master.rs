@@ -1,0 +1,316 @@
+//! The leader: what it hears goes in with the time, what is to be done comes out.
+//!
+//! A [`Master`] does no I/O and knows no clock. It is made when a node becomes leader and dropped when it is not any
+//! more. It proposes what workers report, gives out tasks, and says what is to be planned, published and retired. It is
+//! level-triggered: whatever it does follows from the [`State`] and from what workers said last, so that a lost effect is
+//! done again, and a new leader begins where the old one was. Every effect may be carried out any number of times.
+//!
+//! Polls are in `poll`, tasks given out in `assign`, changes of the state in `sync`, what time brings in `tick`, one
+//! thing at a time for each job in `errand`, proposals in `outbox`.
+
+mod assign;
+mod errand;
+mod outbox;
+mod poll;
+mod sync;
+mod tick;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gristmill_proto::internal::v1 as wire;
+use gristmill_proto::v1::{JobError, JobStatus};
+
+use super::apply::Touch;
+use super::commit::Publication;
+use super::fleet::Fleet;
+use super::ids::{AttemptId, Digest, TaskId};
+use super::job::Job;
+use super::run::{Run, Running};
+use super::schedule::Shares;
+use super::state::State;
+use errand::Errand;
+use outbox::Outbox;
+
+pub use super::run::Plan;
+pub use super::schedule::backup::Backups;
+
+/// How the leader behaves. Nothing of it is in the state: leaders may differ.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A worker that is not heard for so long is taken for dead.
+    pub lease: Duration,
+    /// A poll is answered at the latest after this, with nothing if need be. Much less than the lease.
+    pub poll_wait: Duration,
+    /// How often [`Input::Tick`] comes.
+    pub tick: Duration,
+    /// Before something that failed is tried again; doubled each time, up to 64 times this.
+    pub retry: Duration,
+    /// Reducers may begin when so many percent of the maps are done.
+    pub slow_start_percent: u32,
+    /// Reducers of jobs whose maps are not all done hold at most so many percent of all slots.
+    pub early_percent: u64,
+    /// For so long a task that failed is not given to a worker on which it failed.
+    pub avoid: Duration,
+    /// A job ends when for so long no worker has offered the build that it needs.
+    pub unserved: Duration,
+    /// Second attempts.
+    pub backups: Backups,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(10),
+            poll_wait: Duration::from_secs(3),
+            tick: Duration::from_millis(200),
+            retry: Duration::from_millis(500),
+            slow_start_percent: 10,
+            early_percent: 25,
+            avoid: Duration::from_secs(5),
+            unserved: Duration::from_secs(600),
+            backups: Backups::default(),
+        }
+    }
+}
+
+/// The time of an input.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    /// Monotonic, from any beginning. Leases and patience go by this alone.
+    pub mono: Duration,
+    /// The wall clock in milliseconds since 1970, for commands.
+    pub wall_ms: u64,
+}
+
+/// What the leader hears.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Commands have been applied here, whoever proposed them. To be told in order; several may be told as one.
+    Applied {
+        /// The state behind them.
+        state: State,
+        /// What they touched.
+        touched: Vec<Touch>,
+    },
+    /// A worker polls. Exactly one [`Effect::Answer`] with its sequence follows, now or later.
+    Poll(wire::Poll),
+    /// Nobody waits for the answer to this poll any more.
+    PollClosed {
+        /// The worker.
+        incarnation: u64,
+        /// Of the poll.
+        sequence: u64,
+    },
+    /// [`Effect::Plan`] or [`Effect::LoadPlan`] came to this. The plan's object is in the store.
+    Planned {
+        /// The job.
+        job: u64,
+        /// The plan.
+        result: Result<Plan, Setback>,
+    },
+    /// [`Effect::Publish`] came to this.
+    Published {
+        /// The job.
+        job: u64,
+        /// The output is there, whole; or is not.
+        result: Result<(), Setback>,
+    },
+    /// [`Effect::Retire`] came to this.
+    Retired {
+        /// The job.
+        job: u64,
+        /// The digest of its history.
+        result: Result<Digest, Setback>,
+    },
+    /// [`Effect::Propose`] came to this.
+    Proposed {
+        /// Of the proposal.
+        ticket: u64,
+        /// What became of it.
+        outcome: Proposed,
+    },
+    /// Time has passed: every [`Config::tick`].
+    Tick,
+}
+
+/// What became of a proposal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proposed {
+    /// It was applied. That says nothing of its reply.
+    Applied,
+    /// It was not and never will be.
+    Refused,
+    /// It may have been, or may be later.
+    Unknown,
+    /// This node does not lead.
+    NotLeader,
+}
+
+/// Why something could not be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Setback {
+    /// It may go well another time.
+    Later(String),
+    /// It never will: the job fails. Of a publication only if the output's name is taken by what is not ours.
+    Never(JobError),
+}
+
+/// What is to be done for the leader. Anything but an answer may be done late, twice, or after it was deposed.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Propose a command to the log and tell what became of it.
+    Propose {
+        /// For [`Input::Proposed`].
+        ticket: u64,
+        /// The command.
+        command: wire::Command,
+    },
+    /// Answer a worker's poll.
+    Answer {
+        /// The worker.
+        incarnation: u64,
+        /// The answer; its sequence is the poll's.
+        answer: wire::PollAnswer,
+    },
+    /// List a job's inputs, divide them, put the plan into the store.
+    Plan(Arc<Job>),
+    /// Read the plan of a job that the state says it has.
+    LoadPlan(Arc<Job>),
+    /// Publish a decided output.
+    Publish(Publication),
+    /// Store a job's history, then delete what its attempts left in the store.
+    Retire(Arc<Job>),
+    /// Delete what jobs with a number of at most `upto`, but those in `keep`, left in the store: zombies may have written
+    /// after a job was retired.
+    Sweep {
+        /// The newest job that may be deleted.
+        upto: u64,
+        /// Jobs that are not archived.
+        keep: BTreeSet<u64>,
+    },
+    /// This node does not lead: drop the master.
+    StepDown,
+}
+
+/// The leader of a cluster.
+#[derive(Debug)]
+pub struct Master {
+    config: Config,
+    term: u64,
+    now: Now,
+    state: State,
+    fleet: Fleet,
+    runs: BTreeMap<u64, Run>,
+    attempts: BTreeMap<AttemptId, Running>,
+    shares: Shares,
+    errands: BTreeMap<u64, Errand>,
+    outbox: Outbox,
+    missing: BTreeMap<(u64, u32), poll::Missing>,
+    /// Attempts given out in this term.
+    counter: u64,
+    /// Attempts that run and were begun while maps were missing.
+    early: u64,
+    /// Workers whose answer is to be sent.
+    ready: BTreeSet<u64>,
+    /// Workers that have just polled.
+    hungry: BTreeSet<u64>,
+    /// Something new can be run: look at all idle workers.
+    wake: bool,
+    swept: Option<Duration>,
+    effects: Vec<Effect>,
+}
+
+impl Master {
+    /// Begins to lead. `state` must hold every command that was committed in earlier terms: the shell waits until the
+    /// first entry of `term` has been applied.
+    pub fn lead(now: Now, term: u64, state: State, config: Config) -> (Self, Vec<Effect>) {
+        let mut master = Self {
+            config,
+            term,
+            now,
+            state,
+            fleet: Fleet::default(),
+            runs: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            shares: Shares::default(),
+            errands: BTreeMap::new(),
+            outbox: Outbox::default(),
+            missing: BTreeMap::new(),
+            counter: 0,
+            early: 0,
+            ready: BTreeSet::new(),
+            hungry: BTreeSet::new(),
+            wake: false,
+            swept: None,
+            effects: Vec::new(),
+        };
+        let workers: Vec<u64> = master.state.workers().map(|worker| worker.incarnation).collect();
+        let jobs: Vec<u64> = master.state.jobs().map(|job| job.id).collect();
+        workers.into_iter().for_each(|worker| master.sync_worker(worker));
+        jobs.into_iter().for_each(|job| master.sync_job(job));
+        // What ran before may still run: workers have a lease's time to say so, or until all have been heard.
+        let open: Vec<u64> = master.runs.keys().copied().collect();
+        for job in open {
+            if let Some(run) = master.runs.get_mut(&job) {
+                run.held_until = now.mono + master.config.lease;
+            }
+            master.sync_runnable(job);
+        }
+        let effects = master.finish();
+        (master, effects)
+    }
+
+    /// Takes in what happened and gives what is to be done.
+    pub fn handle(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        self.now = Now { mono: self.now.mono.max(now.mono), wall_ms: now.wall_ms };
+        match input {
+            Input::Applied { state, touched } => self.applied(state, &touched),
+            Input::Poll(poll) => self.poll(poll),
+            Input::PollClosed { incarnation, sequence } => self.poll_closed(incarnation, sequence),
+            Input::Planned { job, result } => self.planned(job, result),
+            Input::Published { job, result } => self.published(job, result),
+            Input::Retired { job, result } => self.retired(job, result),
+            Input::Proposed { ticket, outcome } => self.proposed(ticket, outcome),
+            Input::Tick => self.tick(),
+        }
+        self.finish()
+    }
+
+    /// The term that it leads.
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// The state as it was told last.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// A job with what the leader alone knows: how many tasks run.
+    pub fn status(&self, job: u64) -> Option<JobStatus> {
+        let mut status = self.state.job(job)?.status(self.state.cluster());
+        let attempts = self.runs.get(&job).map(|run| &run.attempts);
+        for ((stage, _), attempts) in attempts.into_iter().flatten() {
+            let counts = if *stage == wire::Stage::Reduce { &mut status.reduces } else { &mut status.maps };
+            if let Some(counts) = counts.as_mut().filter(|_| *stage != wire::Stage::Survey) {
+                counts.running += 1;
+                counts.backups += u32::from(attempts.len() > 1);
+            }
+        }
+        Some(status)
+    }
+
+    /// Attempts that run as far as is known: task, worker, parts in a million.
+    pub fn running(&self) -> impl Iterator<Item = (AttemptId, TaskId, u64, u32)> + '_ {
+        self.attempts.iter().map(|(id, running)| (*id, running.task, running.worker, running.progress_ppm))
+    }
+
+    fn finish(&mut self) -> Vec<Effect> {
+        self.dispatch();
+        self.send_changes();
+        self.send_answers();
+        std::mem::take(&mut self.effects)
+    }
+}

@@ -1,0 +1,209 @@
+//! The replicated state: what a cluster knows for certain, the same on every master at the same index.
+//!
+//! It is made of persistent maps: a clone costs nothing and stays as it was, so that snapshots, the leader and reads look
+//! at it while commands go on. [`State::apply`] is the only writer. Nothing here is derived from a clock, from chance,
+//! or from an order that is not fixed.
+
+use std::sync::Arc;
+
+use gristmill_proto::internal::v1 as wire;
+use imbl::{OrdMap, OrdSet};
+
+use super::ids::{AttemptId, Digest, TaskId};
+use super::job::Job;
+use super::limits;
+use super::task::Place;
+
+/// The state. [`State::default`] is the one before the first command.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    pub(super) cluster: u64,
+    pub(super) level: u32,
+    pub(super) now_ms: u64,
+    pub(super) applied: u64,
+    /// Jobs that have not been archived.
+    pub(super) jobs: OrdMap<u64, Arc<Job>>,
+    pub(super) workers: OrdMap<u64, Arc<wire::WorkerRecord>>,
+    pub(super) archive: OrdMap<u64, Arc<wire::ArchiveRecord>>,
+    pub(super) keys: OrdMap<Digest, Key>,
+    pub(super) drained: OrdMap<u64, Arc<str>>,
+    // What follows is derived from the above.
+    /// Keys by age.
+    pub(super) key_ages: OrdSet<(u64, Digest)>,
+    /// Claims on outputs by jobs that have not ended, their followers' included.
+    pub(super) outputs: OrdMap<Arc<str>, u64>,
+    /// Numbers of jobs that have not ended.
+    pub(super) live_of_user: OrdMap<Arc<str>, u32>,
+    pub(super) worker_names: OrdMap<Arc<str>, u64>,
+}
+
+/// A key that a submission came with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) spec: Digest,
+    pub(super) job: u64,
+    pub(super) at_ms: u64,
+}
+
+/// What has become of a report that a worker repeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It is not settled: to be proposed.
+    Open,
+    /// Its attempt counted.
+    Counted,
+    /// Its attempt did not count and never will.
+    Void,
+}
+
+impl State {
+    /// The cluster's id; 0 before the first command.
+    pub fn cluster(&self) -> u64 {
+        self.cluster
+    }
+
+    /// The feature level that all members have. Nobody may propose a command of a higher one, but the one that raises it.
+    pub fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// The highest time of a command, in milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Index of the last command.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// A job that has not been archived.
+    pub fn job(&self, job: u64) -> Option<&Arc<Job>> {
+        self.jobs.get(&job)
+    }
+
+    /// All jobs that have not been archived, oldest first.
+    pub fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
+        self.jobs.values()
+    }
+
+    /// A worker that lives.
+    pub fn worker(&self, incarnation: u64) -> Option<&wire::WorkerRecord> {
+        self.workers.get(&incarnation).map(Arc::as_ref)
+    }
+
+    /// All workers that live.
+    pub fn workers(&self) -> impl Iterator<Item = &wire::WorkerRecord> {
+        self.workers.values().map(Arc::as_ref)
+    }
+
+    /// Ended jobs whose history is in the store, oldest first.
+    pub fn archive(&self) -> impl Iterator<Item = &wire::ArchiveRecord> {
+        self.archive.values().map(Arc::as_ref)
+    }
+
+    /// The row of an archived job.
+    pub fn archived(&self, job: u64) -> Option<&wire::ArchiveRecord> {
+        self.archive.get(&job).map(Arc::as_ref)
+    }
+
+    /// The job that claims an output of this name.
+    pub fn claim(&self, output: &str) -> Option<u64> {
+        self.outputs.get(output).copied()
+    }
+
+    /// UIDs of workers that drained and are gone, so that their pods may be deleted.
+    pub fn drained(&self) -> impl Iterator<Item = (u64, &str)> {
+        self.drained.iter().map(|(incarnation, uid)| (*incarnation, uid.as_ref()))
+    }
+
+    /// Whether this incarnation drained.
+    pub fn has_drained(&self, incarnation: u64) -> bool {
+        self.drained.contains_key(&incarnation)
+    }
+
+    /// What has become of an attempt.
+    pub fn settled(&self, task: TaskId, attempt: AttemptId, epoch: u32) -> Settled {
+        let Some(job) = self.jobs.get(&task.job) else { return Settled::Void };
+        let Some(facts) = job.facts(task.stage, task.partition) else { return Settled::Void };
+        if facts.counted(attempt) {
+            return Settled::Counted;
+        }
+        if !job.is_open() || job.epoch != epoch || facts.is_done() || facts.has_failed(attempt) {
+            return Settled::Void;
+        }
+        Settled::Open
+    }
+
+    /// The address of a worker that holds segments, if that is where they are.
+    pub(super) fn address(&self, place: Place) -> Option<(u64, &str)> {
+        let Place::Worker(incarnation) = place else { return None };
+        let info = self.workers.get(&incarnation)?.info.as_ref()?;
+        Some((incarnation, &info.address))
+    }
+
+    /// A job to be changed.
+    pub(super) fn job_mut(&mut self, job: u64) -> Option<&mut Job> {
+        self.jobs.get_mut(&job).map(Arc::make_mut)
+    }
+
+    /// The job whose claim on an output overlaps with this one.
+    pub(super) fn overlapping(&self, output: &str) -> Option<(&str, u64)> {
+        let ancestors = output.match_indices('/').map(|(at, _)| &output[..at]).chain([output]);
+        let mut above = ancestors.filter_map(|name| self.outputs.get_key_value(name));
+        let below = || {
+            let prefix = format!("{output}/");
+            let (name, job) = self.outputs.range::<_, Arc<str>>(Arc::from(prefix.as_str())..).next()?;
+            name.starts_with(&prefix).then_some((name, job))
+        };
+        above.next().or_else(below).map(|(name, job)| (name.as_ref(), *job))
+    }
+
+    /// The build of an app that most live workers offer, and of those the first by name.
+    pub(super) fn build_of(&self, app: &str, wanted: &str) -> Option<String> {
+        let mut offers = std::collections::BTreeMap::<&str, u32>::new();
+        for offer in self.workers.values().filter_map(|worker| worker.info.as_ref()).flat_map(|info| &info.apps) {
+            if offer.name == app && (wanted.is_empty() || wanted == offer.build) {
+                *offers.entry(&offer.build).or_default() += 1;
+            }
+        }
+        let best = offers.into_iter().max_by(|(a, n), (b, m)| n.cmp(m).then_with(|| b.cmp(a)));
+        best.map(|(build, _)| build.to_string())
+    }
+
+    /// Counts a job among those that have not ended, and claims its outputs.
+    pub(super) fn enter(&mut self, job: &Job) {
+        for spec in super::spec::chain(&job.spec) {
+            self.outputs.insert(super::spec::output(spec).into(), job.id);
+        }
+        *self.live_of_user.entry(job.principal.clone()).or_default() += 1;
+    }
+
+    /// The reverse, at its end.
+    pub(super) fn leave(&mut self, job: &Job) {
+        for spec in super::spec::chain(&job.spec) {
+            self.outputs.remove(super::spec::output(spec));
+        }
+        let live = self.live_of_user.get(&job.principal).copied().unwrap_or_default();
+        match live.checked_sub(1).filter(|left| *left > 0) {
+            Some(left) => self.live_of_user.insert(job.principal.clone(), left),
+            None => self.live_of_user.remove(&job.principal),
+        };
+    }
+
+    pub(super) fn remember(&mut self, key: Digest, row: Key) {
+        self.key_ages.insert((row.at_ms, key));
+        self.keys.insert(key, row);
+    }
+
+    /// Forgets keys that are older than a day.
+    pub(super) fn forget_keys(&mut self) {
+        while let Some((at_ms, key)) = self.key_ages.get_min().copied() {
+            if at_ms.saturating_add(limits::KEY_MS) > self.now_ms {
+                break;
+            }
+            self.key_ages.remove(&(at_ms, key));
+            self.keys.remove(&key);
+        }
+    }
+}
