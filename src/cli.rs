@@ -1,6 +1,6 @@
 //! The command line: what its commands are, and how each ends.
 //!
-//! `tree` puts the commands together, `run`, `cat`, `apps` and `completions` are one each, and `failure` decides what
+//! `tree` puts the commands together, `run`, `cat`, `apps`, `raft` and `completions` are one each, and `failure` decides what
 //! is said of an error and with which code the program exits. All work on data is the engine's.
 
 mod apps;
@@ -15,6 +15,8 @@ mod limits;
 mod memory;
 mod panics;
 mod progress;
+#[cfg(feature = "cluster")]
+mod raft;
 mod report;
 mod run;
 mod signals;
@@ -64,6 +66,8 @@ fn commanded(program: &str, all: &[Entry]) -> Result<(), Failure> {
         Some(("run", of)) => app_of(all, of).map_or(Ok(()), |(entry, flags)| run::run(program, entry, flags)),
         Some(("cat", of)) => cat::cat(of),
         Some(("apps", _)) => apps::apps(all),
+        #[cfg(feature = "cluster")]
+        Some(("raft", of)) => raft::raft(program, of),
         Some(("completions", of)) => completions::completions(program, &mut command, of),
         _ => Ok(()),
     }

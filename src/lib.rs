@@ -47,6 +47,8 @@
 #![deny(unsafe_code)]
 
 mod cli;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 
 pub use clap;
 pub use gristmill_engine as engine;

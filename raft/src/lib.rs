@@ -26,6 +26,8 @@ pub use identity::{Error as IdentityError, Identity};
 pub use machine::StateMachine;
 pub use node::{Env, Error, Node, Options};
 pub use openraft_rt as runtime;
+#[cfg(feature = "tokio")]
+pub use openraft_rt_tokio::TokioRuntime;
 pub use snapshot::Error as SnapshotError;
 
 /// An error and all its causes in one line, for messages that cross a boundary as text.

@@ -103,7 +103,7 @@ fn rejoin(node: &Option<u64>) -> String {
     let Some(node) = node else { return String::new() };
     format!(
         "; {} must not come back with it: move the folder away, start with an empty one (the node joins under a new \
-         id), then run `gristmill raft remove {node:016x}`",
+         id), then run `gristmill raft remove {node:016x} --at ADDRESS` with that of a living node",
         id(*node)
     )
 }

@@ -10,6 +10,7 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crate::disk::{self, Folder, SledKv};
+use crate::identity::{Error as IdentityError, Identity};
 use crate::node::{Disks, Error};
 use crate::report::{self, Report};
 
@@ -132,6 +133,8 @@ fn verdict(status: Option<ExitStatus>, words: &str, within: Duration) -> Result<
 /// Those of [`report::check`]; [`Error::Disk`] if a process uses the folder or there is none.
 pub fn inspect(folder: &Path, scratch: &Path) -> Result<Report, Error> {
     let files = Folder::open_to_read(folder)?;
+    // Before the database is looked for: a folder that is no node's has none.
+    Identity::read(&files)?.ok_or(IdentityError::None)?;
     let copy = scratch.join(format!("gristmill-inspect-{}", std::process::id()));
     let copied = copy_folder(&folder.join(LOG), &copy);
     let report = copied.map_err(|e| Error::Disk(disk::Error::new("copy the database to", copy.display(), e)));

@@ -40,6 +40,14 @@ pub(crate) enum Failure {
     /// A folder to be read back is not a whole output.
     #[error("{0}")]
     Output(String),
+    /// The folder of a node of the replicated log is not whole, or can not be looked into.
+    #[cfg(feature = "cluster")]
+    #[error(transparent)]
+    Node(#[from] gristmill_raft::Error),
+    /// A node did not do what it was asked for.
+    #[cfg(feature = "cluster")]
+    #[error(transparent)]
+    Admin(#[from] crate::cluster::admin::Error),
     /// A signal asked the job to stop. `begun`: a part of the result is on standard output.
     #[error("interrupted; {}", if *begun { "what is on standard output is not the whole result" } else { "nothing was written" })]
     Interrupted { begun: bool },
@@ -78,6 +86,8 @@ impl Failure {
             Self::Arguments(e) => u8::try_from(e.exit_code()).unwrap_or(2),
             Self::Usage(_) => 2,
             Self::File { .. } | Self::Output(_) | Self::System(..) | Self::Bug(_) => 1,
+            #[cfg(feature = "cluster")]
+            Self::Node(_) | Self::Admin(_) => 1,
         }
     }
 
@@ -91,7 +101,7 @@ impl Failure {
     }
 
     /// The error in one line, with causes that it does not tell itself.
-    fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         match self {
             Self::Arguments(e) => return usage_line(&e.render().to_string()),
             Self::Engine(Error::Read { source, .. }) => {

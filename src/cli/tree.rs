@@ -19,7 +19,7 @@ pub(crate) fn command(program: &str, apps: &[Entry]) -> Result<Command, Failure>
     };
     let list =
         Command::new("apps").about("List the apps that run knows").after_help(format!("Example:\n  {program} apps"));
-    Ok(Command::new(program.to_string())
+    let all = Command::new(program.to_string())
         .version(version)
         .about("MapReduce with nothing else to run, in one binary")
         .after_help(format!("{}\n\n{}", examples(program, apps), failure::EXIT_CODES))
@@ -28,8 +28,10 @@ pub(crate) fn command(program: &str, apps: &[Entry]) -> Result<Command, Failure>
         .arg_required_else_help(true)
         .subcommand(run(program, apps)?)
         .subcommand(cat::command(program))
-        .subcommand(list)
-        .subcommand(completions::command(program)))
+        .subcommand(list);
+    #[cfg(feature = "cluster")]
+    let all = all.subcommand(super::raft::command(program));
+    Ok(all.subcommand(completions::command(program)))
 }
 
 fn styles() -> Styles {

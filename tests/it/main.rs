@@ -1,7 +1,8 @@
 //! The command line as its users meet it: the program is run on files, and what it prints and leaves is looked at.
 //!
 //! `program` runs it; `cli` is about commands and flags, `outputs` about what is left, `telling` about what is said,
-//! `apps` and `formats` about what each app computes, `errors` and `signals` about everything that goes wrong. How the engine computes is tested in the engine.
+//! `apps` and `formats` about what each app computes, `errors` and `signals` about everything that goes wrong, `raft` about
+//! nodes of the replicated log. How the engine computes is tested in the engine.
 
 mod apps;
 mod cli;
@@ -9,6 +10,8 @@ mod errors;
 mod formats;
 mod outputs;
 mod program;
+#[cfg(feature = "cluster")]
+mod raft;
 mod signals;
 mod telling;
 mod tidy;

@@ -47,11 +47,28 @@ impl<E: Env, S: StateMachine> Node<E, S> {
     ///
     /// # Errors
     ///
-    /// Those of [`Node::add_member`].
+    /// Those of [`Node::add_member`]; [`Error::NotLeader`] also if leadership is lost meanwhile. To be repeated then.
     pub async fn add_learner(&self, peer: &Peer) -> Result<(), Error> {
         let member = Member { address: peer.address.clone() };
-        let added = self.inner.raft.add_learner(peer.id, member, true).await;
-        added.map(drop).map_err(|error| self.write_error(error))
+        let added = self.inner.raft.add_learner(peer.id, member, false).await;
+        let added = added.map_err(|error| self.write_error(error))?;
+        self.caught_up(peer.id, added.log_id.index()).await
+    }
+
+    /// Waits until a node has the log up to `index`. openraft itself takes a node for up to date long before: a vote of
+    /// its own must not make the cluster wait for a snapshot.
+    async fn caught_up(&self, node: u64, index: u64) -> Result<(), Error> {
+        let mut metrics = self.inner.raft.metrics();
+        let seen = metrics.wait_until(|m| match &m.replication {
+            Some(matched) => matched.get(&node).and_then(|id| id.map(|id| id.index())) >= Some(index),
+            // No leader any more.
+            None => true,
+        });
+        let seen = seen.await.map_err(|_| Error::Ended(self.ended().unwrap_or_default()))?;
+        match seen.replication {
+            Some(_) => Ok(()),
+            None => Err(Error::NotLeader { leader: self.watch().now().leader }),
+        }
     }
 
     /// Removes a node, voter or learner. Its id never comes back. A leader that removes itself leads until another does.

@@ -1,0 +1,20 @@
+//! The messages of Gristmill, and with the feature `grpc` its services, generated from the .proto files beside this.
+//!
+//! `gristmill.v1` is what clients build on and stays compatible; `gristmill.internal.v1` is spoken between nodes of one
+//! cluster and may grow with each release. Nothing but generated code lives here.
+
+#![allow(missing_docs, clippy::doc_markdown, reason = "generated")]
+
+/// What messages are encoded and decoded with.
+pub use prost;
+
+/// Messages between nodes, and commands to the replicated state.
+pub mod internal {
+    /// The first version, and so far the only one.
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/gristmill.internal.v1.rs"));
+    }
+}
+
+/// All .proto files as one encoded `FileDescriptorSet`, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

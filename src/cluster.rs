@@ -1,0 +1,35 @@
+//! The cluster's network: gRPC between nodes, and the services of one node on one listener.
+//!
+//! `connector` opens connections and is the place for TLS, `address` refuses what must not leave the machine in the plain,
+//! `channels` keeps a few connections to every peer, `answer` gives calls a deadline and says what a failure means,
+//! `transport` is the replicated log's network, `peers` and `admin` are services of a node, `listener` serves them all.
+//! What nodes say to each other is `gristmill-proto`'s, what they agree on `gristmill-raft`'s.
+
+pub mod address;
+pub mod admin;
+pub mod answer;
+pub mod channels;
+pub mod connector;
+pub mod listener;
+pub mod peers;
+pub mod transport;
+
+#[cfg(test)]
+mod tests;
+
+use gristmill_raft::TokioRuntime;
+use gristmill_raft::disk::{Folder, SledKv};
+
+pub use gristmill_proto as proto;
+pub use gristmill_raft as raft;
+
+/// The world of a node in production: Tokio, gRPC, sled and a folder.
+#[derive(Debug)]
+pub struct Production;
+
+impl raft::Env for Production {
+    type Rt = TokioRuntime;
+    type Net = transport::Transport;
+    type Kv = SledKv;
+    type Files = Folder;
+}
