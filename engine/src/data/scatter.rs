@@ -277,6 +277,6 @@ mod tests {
         let scatter = Scatter::new(&exec, scans, 4, 1, |_: &u32| 0);
         assert_eq!(scatter.batches(1, 20), [0..2, 2..4]);
         assert_eq!(scatter.batches(3, 1), [0..3, 3..4]);
-        assert_eq!(scatter.batches(9, 1), [0..4]);
+        assert_eq!(scatter.batches(9, 1).first(), Some(&(0..4)));
     }
 }
