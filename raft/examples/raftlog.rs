@@ -26,9 +26,9 @@ struct Numbers(BTreeSet<u64>);
 impl StateMachine for Numbers {
     type View = std::vec::IntoIter<Vec<u8>>;
 
-    fn apply(&mut self, _: u64, command: &[u8]) -> Vec<u8> {
+    fn apply(&mut self, _: u64, command: &[u8]) -> std::io::Result<Vec<u8>> {
         self.0.extend(command.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)));
-        Vec::new()
+        Ok(Vec::new())
     }
 
     fn snapshot(&self) -> Self::View {

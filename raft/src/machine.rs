@@ -25,9 +25,14 @@ pub trait StateMachine: Send + 'static {
     /// (at most 1 MiB each) are computed elsewhere, while commands go on.
     type View: Iterator<Item = Vec<u8>> + Send + 'static;
 
-    /// Applies the command at `index` and gives the reply for who proposed it. It cannot fail: a command that makes no
-    /// sense is one that changes nothing. Commands may come twice; to tell is up to the state machine.
-    fn apply(&mut self, index: u64, command: &[u8]) -> Vec<u8>;
+    /// Applies the command at `index` and gives the reply for who proposed it. A command that makes no sense is one that
+    /// changes nothing. Commands may come twice; to tell is up to the state machine.
+    ///
+    /// # Errors
+    ///
+    /// If this build can not understand a command that others may: to pass over it would make this node differ from them
+    /// in silence. The node ends then, with nothing applied from there on.
+    fn apply(&mut self, index: u64, command: &[u8]) -> io::Result<Vec<u8>>;
 
     /// The state now.
     fn snapshot(&self) -> Self::View;
@@ -94,13 +99,13 @@ impl<Rt: AsyncRuntime, S: StateMachine, F: Files> Machine<Rt, S, F> {
         lock(&self.shared.current).as_ref().map(|(meta, sealed)| (meta.last_log_id, sealed.bytes))
     }
 
-    fn apply_one(&self, id: LogId, payload: Payload) -> Reply {
+    fn apply_one(&self, id: LogId, payload: Payload) -> io::Result<Reply> {
         let mut applied = lock(&self.shared.applied);
         let reply = match payload {
             Payload::Blank => Vec::new(),
             Payload::Normal(command) => {
                 applied.unsaved_bytes += command.0.len() as u64;
-                applied.state.apply(id.index(), &command.0)
+                applied.state.apply(id.index(), &command.0)?
             }
             Payload::Membership(membership) => {
                 applied.membership = StoredMembership::new(Some(id), membership);
@@ -108,7 +113,7 @@ impl<Rt: AsyncRuntime, S: StateMachine, F: Files> Machine<Rt, S, F> {
             }
         };
         applied.last = Some(id);
-        Reply(Bytes::from(reply))
+        Ok(Reply(Bytes::from(reply)))
     }
 }
 
@@ -155,7 +160,7 @@ impl<Rt: AsyncRuntime, S: StateMachine, F: Files> RaftStateMachine<Types<Rt>> fo
         St: Stream<Item = Result<EntryResponder<Types<Rt>>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
-            let reply = self.apply_one(entry.log_id(), entry.payload);
+            let reply = self.apply_one(entry.log_id(), entry.payload)?;
             if let Some(responder) = responder {
                 responder.send(reply);
             }

@@ -21,10 +21,10 @@ struct Sum {
 impl StateMachine for Sum {
     type View = std::iter::Once<Vec<u8>>;
 
-    fn apply(&mut self, index: u64, command: &[u8]) -> Vec<u8> {
+    fn apply(&mut self, index: u64, command: &[u8]) -> std::io::Result<Vec<u8>> {
         self.count += 1;
         self.sum = self.sum.wrapping_mul(31) ^ index ^ u64::from(command[0]);
-        Vec::new()
+        Ok(Vec::new())
     }
 
     fn snapshot(&self) -> Self::View {

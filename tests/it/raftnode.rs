@@ -70,7 +70,7 @@ impl StateMachine for Cells {
     type View = Box<dyn Iterator<Item = Vec<u8>> + Send>;
 
     /// `put KEY VALUE`, or `fill KEY MIB` for many bytes.
-    fn apply(&mut self, index: u64, command: &[u8]) -> Vec<u8> {
+    fn apply(&mut self, index: u64, command: &[u8]) -> std::io::Result<Vec<u8>> {
         (self.last, self.chain) = (index, crc32c::crc32c_append(self.chain, command));
         let text = String::from_utf8_lossy(command);
         match text.split(' ').collect::<Vec<_>>()[..] {
@@ -83,7 +83,7 @@ impl StateMachine for Cells {
             }
             _ => {}
         }
-        index.to_string().into_bytes()
+        Ok(index.to_string().into_bytes())
     }
 
     fn snapshot(&self) -> Self::View {

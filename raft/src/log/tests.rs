@@ -24,8 +24,8 @@ struct Nothing;
 impl StateMachine for Nothing {
     type View = std::iter::Empty<Vec<u8>>;
 
-    fn apply(&mut self, _: u64, _: &[u8]) -> Vec<u8> {
-        Vec::new()
+    fn apply(&mut self, _: u64, _: &[u8]) -> std::io::Result<Vec<u8>> {
+        Ok(Vec::new())
     }
 
     fn snapshot(&self) -> Self::View {

@@ -10,9 +10,9 @@ pub(crate) struct Count(pub(crate) u64);
 impl StateMachine for Count {
     type View = std::iter::Once<Vec<u8>>;
 
-    fn apply(&mut self, _: u64, _: &[u8]) -> Vec<u8> {
+    fn apply(&mut self, _: u64, _: &[u8]) -> std::io::Result<Vec<u8>> {
         self.0 += 1;
-        Vec::new()
+        Ok(Vec::new())
     }
 
     fn snapshot(&self) -> Self::View {

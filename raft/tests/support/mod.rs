@@ -20,12 +20,12 @@ pub(crate) struct Ledger {
 impl StateMachine for Ledger {
     type View = std::vec::IntoIter<Vec<u8>>;
 
-    fn apply(&mut self, _: u64, command: &[u8]) -> Vec<u8> {
+    fn apply(&mut self, _: u64, command: &[u8]) -> std::io::Result<Vec<u8>> {
         let key = |command: &[u8]| command.iter().take(8).copied().collect::<Vec<_>>();
         if !self.commands.iter().any(|old| key(old) == key(command)) {
             self.commands.push(command.to_vec());
         }
-        self.commands.len().to_be_bytes().to_vec()
+        Ok(self.commands.len().to_be_bytes().to_vec())
     }
 
     fn snapshot(&self) -> Self::View {
