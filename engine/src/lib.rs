@@ -17,6 +17,7 @@ pub mod exec;
 pub mod fuzz;
 pub mod job;
 mod local;
+pub mod node;
 pub mod registry;
 pub mod scratch;
 pub mod store;

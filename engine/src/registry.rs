@@ -1,13 +1,16 @@
 //! Apps by name, with their flags: what turns a command line, or a job's spec, into a [`Job`].
 
+use std::sync::Arc;
+
 use clap::{ArgMatches, Args, Command};
 
 use crate::app::App;
 use crate::job::{AppJob, Job};
 
-type Build = Box<dyn Fn(&ArgMatches) -> Result<Box<dyn Job>, clap::Error> + Send + Sync>;
+type Build = Arc<dyn Fn(&ArgMatches) -> Result<Box<dyn Job>, clap::Error> + Send + Sync>;
 
 /// An app that can be run by name.
+#[derive(Clone)]
 pub struct Entry {
     command: Command,
     example: String,
@@ -26,7 +29,7 @@ impl Entry {
         build: impl Fn(F) -> Result<Box<dyn Job>, String> + Send + Sync + 'static,
     ) -> Self {
         let command = F::augment_args(Command::new(name));
-        let build: Build = Box::new(move |matches| {
+        let build: Build = Arc::new(move |matches| {
             let flags = F::from_arg_matches(matches)?;
             build(flags).map_err(|e| clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{e}\n")))
         });

@@ -4,20 +4,30 @@
 //! attempt, so that a decided output is named by the state alone, and a zombie that publishes after the job's end finds
 //! nothing to copy.
 
-use super::ids::{AttemptId, Digest};
+use std::collections::BTreeMap;
+
+use gristmill_proto::v1::Compression;
+
+use super::ids::{AttemptId, Digest, job_name, job_of_name};
 use super::job::{Job, JobState};
 
 /// Folder in the store for what is not an output.
-const ROOT: &str = "_gristmill";
+const ROOT: &str = ".gristmill";
 
 /// Below this lies all that a job's attempts leave in the store; deleted at the job's end.
 pub fn scratch(cluster: u64, job: u64) -> String {
-    format!("{}{job}/", scratch_root(cluster))
+    format!("{}{}/", scratch_root(cluster), job_name(cluster, job))
 }
 
 /// Below this lie the folders of all jobs, by number.
 pub fn scratch_root(cluster: u64) -> String {
-    format!("{ROOT}/{cluster:016x}/scratch/")
+    format!("{ROOT}/{cluster:016x}/")
+}
+
+/// The job that left an object of this name, if one did.
+pub fn job_of(cluster: u64, name: &str) -> Option<u64> {
+    let (job, _) = name.strip_prefix(&scratch_root(cluster))?.split_once('/')?;
+    job_of_name(cluster, job)
 }
 
 /// The plan of a job.
@@ -40,6 +50,11 @@ pub fn part(cluster: u64, job: u64, part: u32, attempt: AttemptId) -> String {
     format!("{}part-{part:05}.{}-{}", scratch(cluster, job), attempt.term, attempt.counter)
 }
 
+/// Below this lie the app's further files, which are the same from every attempt.
+pub fn extras(cluster: u64, job: u64) -> String {
+    format!("{}extras/", scratch(cluster, job))
+}
+
 /// The history of an ended job. It stays.
 pub fn history(cluster: u64, job: u64) -> String {
     format!("{ROOT}/{cluster:016x}/history/{job}")
@@ -54,6 +69,12 @@ pub struct Publication {
     pub output: String,
     /// Whether an output of that name is replaced.
     pub overwrite: bool,
+    /// The app's name.
+    pub app: String,
+    /// The job's counters.
+    pub counters: BTreeMap<String, u64>,
+    /// What the parts are compressed with.
+    pub compress: Compression,
     /// Whether these are segments of maps, with a manifest, and not parts.
     pub segments: bool,
     /// In order: parts, or segments by map.
@@ -73,6 +94,8 @@ pub struct Object {
     pub records: u64,
     /// Bytes of them before compression.
     pub bytes: u64,
+    /// CRC-32C of those.
+    pub crc32c: u32,
 }
 
 impl Publication {
@@ -87,12 +110,16 @@ impl Publication {
             length: result.done.length,
             records: result.done.output_records,
             bytes: result.done.output_bytes,
+            crc32c: result.done.crc32c,
         };
         let results = (0..).zip(tasks).filter_map(|(partition, facts)| Some((partition, facts.result.as_deref()?)));
         (job.state == JobState::Committing).then(|| Self {
             job: job.id,
             output: super::spec::output(&job.spec).to_string(),
             overwrite: job.spec.overwrite,
+            app: job.spec.app.as_ref().map(|app| app.name.clone()).unwrap_or_default(),
+            counters: job.status(cluster).counters.into_iter().collect(),
+            compress: job.spec.compress(),
             segments,
             objects: results.map(object).collect(),
         })

@@ -56,6 +56,7 @@ pub(super) struct Run {
     pub(super) job: Arc<Job>,
     /// The app's build, as the fleet numbers it.
     pub(super) offer: u32,
+    pub(super) cluster: u64,
     pub(super) name: String,
     /// The encoded spec that goes with each task.
     pub(super) spec: Bytes,
@@ -108,6 +109,7 @@ impl Run {
         let alone = JobSpec { then: None, ..JobSpec::clone(&job.spec) };
         Self {
             offer,
+            cluster,
             name: job_name(cluster, job.id),
             spec: alone.encode_to_vec().into(),
             plan: None,

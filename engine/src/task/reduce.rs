@@ -32,6 +32,16 @@ pub struct Segment {
     pub digest: Option<Digest>,
 }
 
+impl Segment {
+    /// Bytes in it.
+    pub(crate) fn len(&self) -> u64 {
+        match &self.bytes {
+            SegmentBytes::Mapped(slice) => slice.bytes().len() as u64,
+            SegmentBytes::Stream(_, len) => *len,
+        }
+    }
+}
+
 /// Where the bytes of a segment are.
 pub enum SegmentBytes {
     /// In memory or mapped from scratch.

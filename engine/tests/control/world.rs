@@ -314,8 +314,7 @@ impl World {
                 self.hear(Input::Retired { job: job.id, result: Ok([7; 16]) });
             }
             Effect::Sweep { upto, keep } => {
-                let root = commit::scratch_root(CLUSTER);
-                let of = |key: &str| key.strip_prefix(&root)?.split_once('/')?.0.parse::<u64>().ok();
+                let of = |key: &str| commit::job_of(CLUSTER, key);
                 self.store.retain(|key, _| of(key).is_none_or(|job| job > upto || keep.contains(&job)));
             }
             _ => {}

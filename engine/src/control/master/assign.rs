@@ -133,9 +133,7 @@ fn assignment(run: &Run, task: TaskId, attempt: AttemptId) -> wire::Assignment {
     let plan = run.plan.as_deref();
     let survey = run.job.survey.as_ref().and_then(|survey| survey.result.as_ref());
     let kind = match task.stage {
-        Stage::Survey => Kind::Survey(wire::SurveyTask {
-            plan: plan.map(|plan| bytes::Bytes::copy_from_slice(&plan.digest)).unwrap_or_default(),
-        }),
+        Stage::Survey => Kind::Survey(wire::SurveyTask {}),
         Stage::Map => Kind::Map(wire::MapTask {
             inputs: plan.and_then(|plan| plan.maps.get(task.partition as usize)).cloned().unwrap_or_default(),
             survey: survey.map(|result| wire::SurveyResult {
@@ -152,6 +150,8 @@ fn assignment(run: &Run, task: TaskId, attempt: AttemptId) -> wire::Assignment {
         spec: run.spec.clone(),
         maps: u32::try_from(run.job.maps.len()).unwrap_or(u32::MAX),
         reduces: run.job.plan.as_ref().map_or(0, |plan| plan.reduces),
+        cluster: run.cluster,
+        plan: plan.map(|plan| bytes::Bytes::copy_from_slice(&plan.digest)).unwrap_or_default(),
         kind: Some(kind),
     }
 }

@@ -1,0 +1,13 @@
+//! The async shells of a master and a worker, generic over the [`env`] seam: the simulator runs them as they are.
+
+mod clock;
+pub mod env;
+pub mod master;
+mod masters;
+mod objects;
+mod paths;
+mod replica;
+pub mod rpc;
+mod signal;
+mod spec;
+pub mod worker;

@@ -1,0 +1,371 @@
+//! The shell of a master: a member of the replicated log, and while it leads, a [`Master`] that is told what happens and
+//! whose effects are carried out here.
+//!
+//! `errands` does for jobs what takes the store: plans, publications, histories; `api` is what clients may ask. A master
+//! that does not lead answers with who does; whoever carries requests here passes them on.
+
+mod api;
+mod errands;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_channel::oneshot;
+use gristmill_proto::internal::v1 as wire;
+use gristmill_proto::internal::v1::reply::Outcome;
+use gristmill_raft::node::Disks;
+use gristmill_raft::runtime::{AsyncRuntime, Select2};
+use gristmill_raft::{Identity, Node};
+use prost::Message as _;
+
+pub use api::{ApiError, Code};
+
+use super::clock;
+use super::env::{Env, Note};
+use super::replica::{News, Replica};
+use super::rpc::CallError;
+use super::signal::Signal;
+use crate::control::apply::Touch;
+use crate::control::ids;
+use crate::control::ids::TaskId;
+use crate::control::master::{Config, Effect, Input, Master, Now, Proposed, Setback};
+use crate::control::state::State;
+
+/// The world of a master: that of any node, and what its log is kept on and spoken over.
+pub trait MasterEnv: Env {
+    /// The replicated log's world.
+    type Log: gristmill_raft::Env<Rt = Self::Rt>;
+}
+
+/// How a master behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The replicated log.
+    pub log: gristmill_raft::Options,
+    /// The leader.
+    pub leader: Config,
+}
+
+type Log<E> = Node<<E as MasterEnv>::Log, Replica<<E as Env>::Rt>>;
+
+/// A master. Clones are handles to the same one.
+pub struct MasterNode<E: MasterEnv> {
+    inner: Arc<Inner<E>>,
+}
+
+impl<E: MasterEnv> Clone for MasterNode<E> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone() }
+    }
+}
+
+struct Inner<E: MasterEnv> {
+    env: E,
+    log: Log<E>,
+    news: Arc<News<E::Rt>>,
+    options: Options,
+    begun: <E::Rt as AsyncRuntime>::Instant,
+    leading: Mutex<Option<Leading>>,
+    /// The leader's view of things has changed: watchers look.
+    changed: Signal<E::Rt>,
+    stop: Signal<E::Rt>,
+}
+
+/// While this node leads.
+struct Leading {
+    master: Master,
+    /// Who waits for an answer to a poll: by incarnation, the poll's sequence and where to answer.
+    polls: BTreeMap<u64, (u64, oneshot::Sender<wire::PollAnswer>)>,
+}
+
+impl<E: MasterEnv> MasterNode<E> {
+    /// Opens the node's folder and joins its log. Nothing leads before [`MasterNode::run`].
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start(
+        env: E,
+        options: Options,
+        disks: Disks<<E::Log as gristmill_raft::Env>::Kv, <E::Log as gristmill_raft::Env>::Files>,
+        net: impl FnOnce(Identity) -> <E::Log as gristmill_raft::Env>::Net,
+    ) -> Result<Self, gristmill_raft::Error> {
+        let news: Arc<News<E::Rt>> = Arc::default();
+        let log = Node::start(disks, net, Replica::new(news.clone()), &options.log).await?;
+        let begun = clock::now::<E::Rt>();
+        let (leading, changed, stop) = Default::default();
+        Ok(Self { inner: Arc::new(Inner { env, log, news, options, begun, leading, changed, stop }) })
+    }
+
+    /// The node of the replicated log.
+    pub fn log(&self) -> &Log<E> {
+        &self.inner.log
+    }
+
+    /// Leads whenever the log says so, until the node ends. Gives why it ended.
+    pub async fn run(&self) -> String {
+        let inner = &self.inner;
+        let mut applied = inner.news.applied.listen();
+        let mut stop = inner.stop.listen();
+        let mut watch = inner.log.watch();
+        let tick = inner.options.leader.tick;
+        let mut next_tick = clock::now::<E::Rt>() + tick;
+        loop {
+            if let Some(why) = inner.log.ended() {
+                inner.step_down();
+                return why;
+            }
+            inner.follow().await;
+            let something = E::Rt::select3(applied.heard(), watch.changed(), E::Rt::sleep_until(next_tick));
+            if let Select2::First(()) = E::Rt::select2(stop.heard(), something).await {
+                inner.step_down();
+                return "it was stopped".to_string();
+            }
+            inner.tell_applied();
+            if clock::now::<E::Rt>() >= next_tick {
+                inner.tell(Input::Tick);
+                next_tick = clock::now::<E::Rt>() + tick;
+            }
+        }
+    }
+
+    /// Hands leadership over if this node has it, and ends.
+    pub async fn stop(&self) {
+        let inner = &self.inner;
+        let metrics = inner.log.metrics();
+        if metrics.leadership.here
+            && let Some(heir) = metrics.voters.iter().find(|peer| peer.id != inner.log.identity().node)
+        {
+            // If it does not work out, an election follows.
+            let _ = inner.log.transfer_leadership(heir.id, Duration::from_secs(2)).await;
+        }
+        inner.stop.raise();
+        inner.log.stop().await;
+    }
+
+    /// Answers a worker's registration.
+    ///
+    /// # Errors
+    /// [`CallError::NotLeader`], or that the outcome is not known.
+    pub async fn register(&self, request: wire::Register) -> Result<wire::Registered, CallError> {
+        let reply = self.inner.propose("system", wire::command::Action::RegisterWorker(request)).await?;
+        Ok(match reply {
+            Outcome::Registered(registered) => registered,
+            Outcome::Refused(refused) => wire::Registered { incarnation: 0, refused: refused.message },
+            _ => wire::Registered { incarnation: 0, refused: "the master answered something else".into() },
+        })
+    }
+
+    /// Answers a worker's poll, when there is something to say or after a while.
+    ///
+    /// # Errors
+    /// [`CallError::NotLeader`].
+    pub async fn poll(&self, poll: wire::Poll) -> Result<wire::PollAnswer, CallError> {
+        let (incarnation, sequence) = (poll.incarnation, poll.sequence);
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut leading = self.inner.leading();
+            let Some(leading) = leading.as_mut() else { return Err(self.inner.not_leader()) };
+            leading.polls.insert(incarnation, (sequence, answer));
+        }
+        let closed = Closed { node: self, incarnation, sequence };
+        self.inner.tell(Input::Poll(poll));
+        let answer = answered.await.map_err(|_| self.inner.not_leader());
+        std::mem::forget(closed);
+        answer
+    }
+}
+
+/// Tells the leader when nobody waits for a poll's answer any more.
+struct Closed<'n, E: MasterEnv> {
+    node: &'n MasterNode<E>,
+    incarnation: u64,
+    sequence: u64,
+}
+
+impl<E: MasterEnv> Drop for Closed<'_, E> {
+    fn drop(&mut self) {
+        let Self { incarnation, sequence, .. } = *self;
+        let inner = &self.node.inner;
+        if let Some(leading) = inner.leading().as_mut()
+            && leading.polls.get(&incarnation).is_some_and(|(of, _)| *of == sequence)
+        {
+            leading.polls.remove(&incarnation);
+        }
+        inner.tell(Input::PollClosed { incarnation, sequence });
+    }
+}
+
+impl<E: MasterEnv> Inner<E> {
+    fn leading(&self) -> MutexGuard<'_, Option<Leading>> {
+        self.leading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Now {
+        let mono = clock::now::<E::Rt>() - self.begun;
+        Now { mono, wall_ms: self.env.wall_ms() }
+    }
+
+    fn not_leader(&self) -> CallError {
+        let leadership = self.log.metrics().leadership;
+        let leader = leadership.leader.filter(|_| !leadership.here).map(|peer| peer.address);
+        CallError::NotLeader { leader }
+    }
+
+    /// The state here, which may be old.
+    fn state(&self) -> State {
+        self.log.read_stale(|replica| replica.state.clone())
+    }
+
+    /// Begins or ends to lead, as the log has it.
+    async fn follow(self: &Arc<Self>) {
+        let leadership = self.log.metrics().leadership;
+        let leads = self.leading().as_ref().map(|leading| leading.master.term());
+        if !leadership.here {
+            self.step_down();
+            return;
+        }
+        if leads == Some(leadership.term) {
+            return;
+        }
+        self.step_down();
+        // What earlier leaders committed is applied here before this one begins.
+        let Ok(state) = self.log.read(|replica| replica.state.clone()).await else { return };
+        if self.log.metrics().leadership.term != leadership.term {
+            return;
+        }
+        self.news.take();
+        self.env.note(Note::Leads { term: leadership.term });
+        let (master, effects) = Master::lead(self.now(), leadership.term, state, self.options.leader.clone());
+        *self.leading() = Some(Leading { master, polls: BTreeMap::new() });
+        self.carry_out(effects);
+    }
+
+    fn step_down(&self) {
+        if self.leading().take().is_some() {
+            self.env.note(Note::Follows);
+            self.changed.raise();
+        }
+    }
+
+    fn tell(self: &Arc<Self>, input: Input) {
+        let effects = {
+            let mut leading = self.leading();
+            let Some(leading) = leading.as_mut() else { return };
+            leading.master.handle(self.now(), input)
+        };
+        self.carry_out(effects);
+    }
+
+    /// Tells the leader what was applied since the last time.
+    fn tell_applied(self: &Arc<Self>) {
+        let effects = {
+            let mut leading = self.leading();
+            let Some(leading) = leading.as_mut() else { return };
+            // Under the lock, so that what is touched goes in in order.
+            let touched = self.news.take();
+            let state = self.state();
+            let touched = touched.unwrap_or_else(|| everything(&state));
+            if touched.is_empty() {
+                return;
+            }
+            leading.master.handle(self.now(), Input::Applied { state, touched })
+        };
+        self.carry_out(effects);
+        self.changed.raise();
+    }
+
+    fn carry_out(self: &Arc<Self>, effects: Vec<Effect>) {
+        for effect in effects {
+            let node = self.clone();
+            match effect {
+                Effect::Answer { incarnation, answer } => self.answer(incarnation, answer),
+                Effect::StepDown => self.step_down(),
+                Effect::Propose { ticket, command } => {
+                    drop(E::Rt::spawn(async move { node.propose_for_leader(ticket, command).await }));
+                }
+                Effect::Plan(job) => drop(E::Rt::spawn(async move {
+                    let result = node.plan(&job).await;
+                    node.trouble("planning", job.id, &result);
+                    node.tell(Input::Planned { job: job.id, result });
+                })),
+                Effect::LoadPlan(job) => drop(E::Rt::spawn(async move {
+                    let result = node.load_plan(&job).await;
+                    node.trouble("loading the plan of", job.id, &result);
+                    node.tell(Input::Planned { job: job.id, result });
+                })),
+                Effect::Publish(publication) => drop(E::Rt::spawn(async move {
+                    let job = publication.job;
+                    let result = node.publish(&publication).await;
+                    node.trouble("publishing", job, &result);
+                    node.tell(Input::Published { job, result });
+                })),
+                Effect::Retire(job) => drop(E::Rt::spawn(async move {
+                    let result = node.retire(&job).await;
+                    node.trouble("retiring", job.id, &result);
+                    node.tell(Input::Retired { job: job.id, result });
+                })),
+                Effect::Sweep { upto, keep } => drop(E::Rt::spawn(async move { node.sweep(upto, &keep).await })),
+            }
+        }
+    }
+
+    /// What is tried again should be seen by an operator.
+    fn trouble<T>(&self, doing: &str, job: u64, result: &Result<T, Setback>) {
+        if let Err(Setback::Later(why)) = result {
+            self.env.note(Note::Trouble { what: format!("{doing} job {job} failed: {why}") });
+        }
+    }
+
+    fn answer(&self, incarnation: u64, answer: wire::PollAnswer) {
+        let mut leading = self.leading();
+        let Some(leading) = leading.as_mut() else { return };
+        if leading.polls.get(&incarnation).is_some_and(|(sequence, _)| *sequence == answer.sequence)
+            && let Some((_, waiting)) = leading.polls.remove(&incarnation)
+        {
+            // Who does not wait any more has told or will.
+            let _ = waiting.send(answer);
+        }
+    }
+
+    async fn propose_for_leader(self: &Arc<Self>, ticket: u64, command: wire::Command) {
+        use gristmill_raft::Error::{NotLeader, Refused};
+        let outcome = match self.log.propose(command.encode_to_vec()).await {
+            Ok(_) => Proposed::Applied,
+            Err(NotLeader { .. }) => Proposed::NotLeader,
+            Err(Refused(_)) => Proposed::Refused,
+            Err(_) => Proposed::Unknown,
+        };
+        self.tell_applied();
+        self.tell(Input::Proposed { ticket, outcome });
+    }
+
+    /// Proposes for a client or a worker, and gives what it came to.
+    async fn propose(self: &Arc<Self>, principal: &str, action: wire::command::Action) -> Result<Outcome, CallError> {
+        use gristmill_raft::Error::{NotLeader, Refused};
+        let principal = principal.to_string();
+        let command = wire::Command { now_ms: self.env.wall_ms(), principal, level: 1, action: Some(action) };
+        let reply = match self.log.propose(command.encode_to_vec()).await {
+            Ok(reply) => reply,
+            Err(NotLeader { leader }) => {
+                return Err(CallError::NotLeader { leader: leader.map(|peer| peer.address) });
+            }
+            Err(Refused(why)) => return Err(CallError::Refused(why)),
+            Err(e) => return Err(CallError::Unknown(e.to_string())),
+        };
+        self.tell_applied();
+        let reply = wire::Reply::decode(reply).ok().and_then(|reply| reply.outcome);
+        reply.ok_or_else(|| CallError::Unknown("the reply to a command makes no sense".into()))
+    }
+}
+
+/// All that there is.
+fn everything(state: &State) -> Vec<Touch> {
+    let jobs = state.jobs().flat_map(|job| {
+        let task = |stage, partition| Touch::Task(TaskId { job: job.id, stage, partition });
+        let maps = (0..job.maps.len() as u32).map(move |map| task(ids::Stage::Map, map));
+        let reduces = (0..job.reduces.len() as u32).map(move |part| task(ids::Stage::Reduce, part));
+        [Touch::Job(job.id)].into_iter().chain(maps).chain(reduces)
+    });
+    jobs.chain(state.workers().map(|worker| Touch::Worker(worker.incarnation))).collect()
+}

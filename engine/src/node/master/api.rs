@@ -1,0 +1,349 @@
+//! What clients may ask of a cluster, below any transport: requests and answers are the messages of `gristmill.v1`.
+//!
+//! Everything that changes or promises freshness is done by the leader; other masters answer [`ApiError::NotLeader`], and
+//! the transport passes the request on.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gristmill_proto::internal::v1 as wire;
+use gristmill_proto::internal::v1::command::Action;
+use gristmill_proto::internal::v1::reply::Outcome;
+use gristmill_proto::v1 as api;
+use gristmill_raft::net::Peer;
+use gristmill_raft::runtime::AsyncRuntime;
+use prost::Message as _;
+
+use super::{MasterEnv, MasterNode};
+use crate::control::commit;
+use crate::control::ids::{job_name, job_of_name};
+use crate::control::job::Job;
+use crate::control::limits;
+use crate::node::rpc::CallError;
+use crate::node::{objects, spec};
+use crate::store::Kind;
+
+/// What kind of an error it is, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// The request makes no sense.
+    Invalid,
+    /// There is no such thing.
+    NotFound,
+    /// A name or key is in use for something else.
+    Conflict,
+    /// A limit is reached.
+    Limit,
+    /// Not in the state that it is in.
+    State,
+    /// Not now; it may go well another time. Nothing was done.
+    Unavailable,
+    /// Whether it was done is not known.
+    Unknown,
+    /// Not allowed.
+    Forbidden,
+}
+
+/// Why a request was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// Ask the leader.
+    #[error("this master does not lead")]
+    NotLeader {
+        /// Its address, if it is known.
+        leader: Option<String>,
+    },
+    /// The answer is no.
+    #[error("{message}{}{next_step}", if next_step.is_empty() { "" } else { "; " })]
+    Refused {
+        /// What kind of no.
+        code: Code,
+        /// What, where.
+        message: String,
+        /// What to do.
+        next_step: String,
+    },
+}
+
+fn refused(code: Code, message: impl Into<String>, next_step: &str) -> ApiError {
+    ApiError::Refused { code, message: message.into(), next_step: next_step.into() }
+}
+
+fn no_job(job: &str) -> ApiError {
+    refused(Code::NotFound, format!("there is no job {job}"), "see `gristmill jobs`")
+}
+
+impl From<CallError> for ApiError {
+    fn from(e: CallError) -> Self {
+        match e {
+            CallError::NotLeader { leader } => Self::NotLeader { leader },
+            CallError::NotSent(why) => refused(Code::Unavailable, why, "try again"),
+            CallError::Unknown(why) => refused(Code::Unknown, why, "ask again with the same key"),
+            CallError::Refused(why) => refused(Code::Invalid, why, ""),
+        }
+    }
+}
+
+impl From<wire::Refused> for ApiError {
+    fn from(no: wire::Refused) -> Self {
+        use wire::refused::Code as Theirs;
+        let code = match no.code() {
+            Theirs::Unspecified | Theirs::Invalid => Code::Invalid,
+            Theirs::NotFound => Code::NotFound,
+            Theirs::Conflict => Code::Conflict,
+            Theirs::Limit => Code::Limit,
+            Theirs::State => Code::State,
+            Theirs::Unavailable => Code::Unavailable,
+        };
+        Self::Refused { code, message: no.message, next_step: no.next_step }
+    }
+}
+
+impl<E: MasterEnv> MasterNode<E> {
+    /// Makes the cluster, once, if it is not made yet.
+    ///
+    /// # Errors
+    /// That this master does not lead, or that the outcome is not known.
+    pub async fn init(&self, cluster: u64) -> Result<(), ApiError> {
+        let init = wire::InitCluster { cluster, level: limits::LEVEL };
+        self.inner.propose("system", Action::InitCluster(init)).await?;
+        Ok(())
+    }
+
+    /// `Jobs.Submit`.
+    ///
+    /// # Errors
+    /// Why the job was not taken, or that it is not known whether it was.
+    pub async fn submit(&self, principal: &str, request: api::SubmitRequest) -> Result<api::SubmitResponse, ApiError> {
+        let spec = request.spec.ok_or_else(|| refused(Code::Invalid, "a job without a spec", ""))?;
+        let mut each = Some(&spec);
+        while let Some(one) = each {
+            self.check(one)?;
+            each = one.then.as_deref();
+        }
+        let submit = wire::SubmitJob { key: request.key, spec: Some(spec) };
+        self.submitted(principal, Action::SubmitJob(submit)).await
+    }
+
+    /// Refuses at once what can be seen to fail.
+    fn check(&self, job: &api::JobSpec) -> Result<(), ApiError> {
+        let app = job.app.clone().unwrap_or_default();
+        let advice = format!("see `gristmill run {} --help`", app.name);
+        let invalid = |e: String| refused(Code::Invalid, e, &advice);
+        spec::options(job, 1 << 30).map_err(invalid)?;
+        let apps = self.inner.env.apps();
+        // Workers may have apps that this master has not: they look at the flags.
+        if apps.has(&app.name) {
+            apps.job(&app.name, &app.arguments).map_err(invalid)?;
+        }
+        Ok(())
+    }
+
+    async fn submitted(&self, principal: &str, action: Action) -> Result<api::SubmitResponse, ApiError> {
+        match self.inner.propose(principal, action).await? {
+            Outcome::Submitted(done) => {
+                let job = job_name(self.inner.state().cluster(), done.job);
+                Ok(api::SubmitResponse { job, existed: done.already })
+            }
+            Outcome::Refused(no) => Err(no.into()),
+            _ => Err(refused(Code::Unknown, "the reply makes no sense", "ask again with the same key")),
+        }
+    }
+
+    fn number(&self, job: &str) -> Result<u64, ApiError> {
+        job_of_name(self.inner.state().cluster(), job).ok_or_else(|| no_job(job))
+    }
+
+    /// `Jobs.Get`.
+    ///
+    /// # Errors
+    /// That there is no such job, or that this master does not lead.
+    pub async fn job(&self, job: &str) -> Result<api::JobStatus, ApiError> {
+        self.confirm().await?;
+        let number = self.number(job)?;
+        if let Some(status) = self.inner.leading().as_ref().and_then(|leading| leading.master.status(number)) {
+            return Ok(status);
+        }
+        let state = self.inner.state();
+        if let Some(now) = state.job(number) {
+            return Ok(now.status(state.cluster()));
+        }
+        if state.archived(number).is_none() {
+            return Err(no_job(job));
+        }
+        // Its history says more than its row.
+        let unreadable = |e: String| refused(Code::Unavailable, format!("the history of job {job}: {e}"), "try again");
+        let history = objects::whole(&self.inner.env, &commit::history(state.cluster(), number)).await;
+        let history =
+            history.map_err(|e| if e.kind == Kind::NotFound { no_job(job) } else { unreadable(e.to_string()) })?;
+        api::JobStatus::decode(&history[..]).map_err(|e| unreadable(e.to_string()))
+    }
+
+    /// That this node leads, and a quorum says so.
+    async fn confirm(&self) -> Result<(), ApiError> {
+        match self.inner.log.read(|_| ()).await {
+            Ok(()) => Ok(()),
+            Err(gristmill_raft::Error::NotLeader { leader }) => {
+                Err(ApiError::NotLeader { leader: leader.map(|peer| peer.address) })
+            }
+            Err(e) => Err(refused(Code::Unavailable, e.to_string(), "try again")),
+        }
+    }
+
+    /// `Jobs.List`.
+    ///
+    /// # Errors
+    /// That the token is none, or that this master does not lead.
+    pub async fn jobs(&self, request: &api::ListJobsRequest) -> Result<api::ListJobsResponse, ApiError> {
+        self.confirm().await?;
+        let state = self.inner.state();
+        let cluster = state.cluster();
+        let before = match request.page_token.as_str() {
+            "" => u64::MAX,
+            token => {
+                token.parse().map_err(|_| refused(Code::Invalid, "no page is called so", "leave the token out"))?
+            }
+        };
+        let size = if request.page_size == 0 { 100 } else { request.page_size.min(1000) } as usize;
+        let wanted = |id: u64, principal: &str, state: i32| {
+            id < before
+                && (request.user.is_empty() || principal == request.user)
+                && (request.states.is_empty() || request.states.contains(&state))
+        };
+        let live = state.jobs().filter(|job| wanted(job.id, &job.principal, job.state.into()));
+        let mut found: Vec<(u64, api::JobStatus)> = live.map(|job| (job.id, job.status(cluster))).collect();
+        let rows = state.archive().filter(|row| wanted(row.id, &row.principal, row.state));
+        found.extend(rows.map(|row| (row.id, archived(cluster, row))));
+        found.sort_by_key(|(id, _)| Reverse(*id));
+        let more = found.len() > size;
+        found.truncate(size);
+        let next = found.last().filter(|_| more).map(|(id, _)| id.to_string());
+        let jobs = found.into_iter().map(|(_, status)| status).collect();
+        Ok(api::ListJobsResponse { jobs, next_page_token: next.unwrap_or_default() })
+    }
+
+    /// Waits until something of any job may have changed, `within` at most.
+    pub async fn changed(&self, within: Duration) {
+        let mut changed = self.inner.changed.listen();
+        E::Rt::select2(changed.heard(), E::Rt::sleep(within)).await;
+    }
+
+    /// `Jobs.Cancel`.
+    ///
+    /// # Errors
+    /// Why it was not cancelled.
+    pub async fn cancel(&self, principal: &str, job: &str) -> Result<api::JobStatus, ApiError> {
+        let number = self.number(job)?;
+        match self.inner.propose(principal, Action::CancelJob(wire::CancelJob { job: number })).await? {
+            Outcome::Refused(no) => Err(no.into()),
+            _ => self.job(job).await,
+        }
+    }
+
+    /// `Jobs.Retry`.
+    ///
+    /// # Errors
+    /// Why it was not submitted again.
+    pub async fn retry(&self, principal: &str, job: &str, key: String) -> Result<api::SubmitResponse, ApiError> {
+        let job = self.number(job)?;
+        self.submitted(principal, Action::RetryJob(wire::RetryJob { job, key })).await
+    }
+
+    /// `Cluster.Status`.
+    ///
+    /// # Errors
+    /// That this master does not lead.
+    pub async fn status(&self) -> Result<api::ClusterStatus, ApiError> {
+        self.confirm().await?;
+        let metrics = self.inner.log.metrics();
+        let state = self.inner.state();
+        let me = self.inner.log.identity().node;
+        let master = |peer: &Peer, voter| api::MasterStatus {
+            id: format!("{:016x}", peer.id),
+            address: peer.address.clone(),
+            leader: peer.id == me,
+            voter,
+            matched: 0,
+        };
+        let voters = metrics.voters.iter().map(|peer| master(peer, true));
+        let masters = voters.chain(metrics.learners.iter().map(|peer| master(peer, false))).collect();
+        let queued = |job: &&Arc<Job>| job.state == api::JobState::Queued;
+        let slots = state.workers().filter_map(|worker| worker.info.as_ref()).map(|info| info.slots).sum();
+        let busy = self.inner.leading().as_ref().map_or(0, |leading| leading.master.running().count());
+        Ok(api::ClusterStatus {
+            cluster: format!("{:016x}", state.cluster()),
+            masters,
+            term: metrics.leadership.term,
+            applied: metrics.applied.unwrap_or(0),
+            workers: state.workers().count() as u32,
+            slots,
+            busy_slots: busy as u32,
+            queued_jobs: state.jobs().filter(queued).count() as u32,
+            running_jobs: state.jobs().filter(|job| !queued(job) && !job.has_ended()).count() as u32,
+            state_digest: state.digest().iter().map(|byte| format!("{byte:02x}")).collect(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            feature_level: state.level(),
+        })
+    }
+
+    /// `Cluster.Workers`.
+    ///
+    /// # Errors
+    /// That this master does not lead.
+    pub async fn workers(&self) -> Result<api::WorkersResponse, ApiError> {
+        self.confirm().await?;
+        let state = self.inner.state();
+        let mut busy = BTreeMap::<u64, u32>::new();
+        if let Some(leading) = self.inner.leading().as_ref() {
+            leading.master.running().for_each(|(_, _, worker, _)| *busy.entry(worker).or_default() += 1);
+        }
+        let worker = |record: &wire::WorkerRecord| {
+            let info = record.info.clone().unwrap_or_default();
+            api::Worker {
+                name: info.name,
+                address: info.address,
+                incarnation: record.incarnation,
+                slots: info.slots,
+                busy_slots: busy.get(&record.incarnation).copied().unwrap_or(0),
+                state: if record.draining { "draining" } else { "ready" }.into(),
+                apps: info.apps.into_iter().map(|app| app.name).collect(),
+                ..Default::default()
+            }
+        };
+        let mut workers: Vec<api::Worker> = state.workers().map(worker).collect();
+        workers.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(api::WorkersResponse { workers })
+    }
+
+    /// `Cluster.Drain`.
+    ///
+    /// # Errors
+    /// That there is no such worker.
+    pub async fn drain(&self, principal: &str, name: &str) -> Result<(), ApiError> {
+        let state = self.inner.state();
+        let named = |worker: &&wire::WorkerRecord| worker.info.as_ref().is_some_and(|info| info.name == name);
+        let worker = state.workers().find(named).map(|worker| worker.incarnation);
+        let none = || refused(Code::NotFound, format!("no worker is called {name}"), "see `gristmill workers`");
+        let incarnation = worker.ok_or_else(none)?;
+        match self.inner.propose(principal, Action::DrainWorker(wire::DrainWorker { incarnation })).await? {
+            Outcome::Refused(no) => Err(no.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a row still says.
+fn archived(cluster: u64, row: &wire::ArchiveRecord) -> api::JobStatus {
+    let app = api::App { name: row.app.clone(), ..Default::default() };
+    api::JobStatus {
+        id: job_name(cluster, row.id),
+        spec: Some(api::JobSpec { app: Some(app), ..Default::default() }),
+        state: row.state,
+        principal: row.principal.clone(),
+        submitted_ms: row.submitted_ms,
+        ended_ms: row.ended_ms,
+        ..Default::default()
+    }
+}

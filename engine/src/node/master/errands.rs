@@ -1,0 +1,229 @@
+//! What the leader has done for a job that takes the store: its plan, its publication, its history. Each can be done any
+//! number of times, by several masters at once.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use globset::GlobBuilder;
+use gristmill_proto::internal::v1 as wire;
+use gristmill_proto::v1::{JobError, job_error::Reason};
+use gristmill_raft::runtime::AsyncRuntime as _;
+use prost::Message as _;
+use rand::Rng as _;
+
+use super::{Inner, MasterEnv};
+use crate::control::commit::{self, Publication};
+use crate::control::ids::{self, Digest};
+use crate::control::job::Job;
+use crate::control::master::{Plan, Setback};
+use crate::data::commit::{Manifest, PartEntry, part_name};
+use crate::data::output::PartSummary;
+use crate::node::env::Note;
+use crate::node::{objects, spec};
+use crate::store::{self, Kind, Name, Store as _};
+use crate::task::plan::TASK_BYTES;
+use crate::task::{Range, TaskPlan, publish};
+
+/// Objects in a plan: more need larger ones.
+const MOST_OBJECTS: usize = 1_000_000;
+/// What a plan takes for the memory of a task; nothing of it depends on that.
+const MEMORY: u64 = 1 << 30;
+
+fn never(reason: Reason, message: impl Into<String>, next_step: &str) -> Setback {
+    Setback::Never(JobError { reason: reason.into(), message: message.into(), next_step: next_step.into() })
+}
+
+fn later(e: store::Error) -> Setback {
+    Setback::Later(e.to_string())
+}
+
+/// Whether a listing passes over an object, as that of a folder does: a component of its name begins with '_' or '.'.
+fn is_hidden(below: &str) -> bool {
+    below.split('/').any(|part| part.starts_with(['_', '.']))
+}
+
+impl<E: MasterEnv> Inner<E> {
+    /// Lists the inputs, divides them, stores the plan.
+    pub(super) async fn plan(&self, job: &Job) -> Result<Plan, Setback> {
+        let mut file = wire::PlanFile::default();
+        for pattern in &job.spec.inputs {
+            let found = self.list(pattern).await?;
+            if found.is_empty() {
+                let message = format!("no object in the store is called {pattern}");
+                return Err(never(Reason::Input, message, "see `gristmill data ls`, and put files there first"));
+            }
+            let object = |(name, meta): (Name, store::Meta)| wire::PlannedObject {
+                name: name.as_str().to_string(),
+                version: meta.version.0,
+                size: meta.len,
+            };
+            file.objects.extend(found.into_iter().map(object));
+            if file.objects.len() > MOST_OBJECTS {
+                let message = format!("the inputs are more than {MOST_OBJECTS} objects");
+                return Err(never(Reason::Input, message, "name fewer, or join small ones"));
+            }
+        }
+        let divided = self.divide(job, &file)?;
+        let range = |r: &Range| wire::PlannedRange { object: r.object, start: r.start, length: r.end - r.start };
+        let task = |ranges: &Vec<Range>| wire::PlannedTask { ranges: ranges.iter().map(range).collect() };
+        file.maps = divided.tasks.iter().map(task).collect();
+        (file.reduces, file.survey) = (divided.parts, divided.survey);
+        let bytes = file.encode_to_vec();
+        let digest = ids::digest(&[&bytes]);
+        let name = commit::plan(self.state().cluster(), job.id, &digest);
+        objects::put(&self.env, &name, Arc::new(bytes)).await.map_err(later)?;
+        Ok(plan_of(&file, digest))
+    }
+
+    fn divide(&self, job: &Job, file: &wire::PlanFile) -> Result<TaskPlan, Setback> {
+        let app = job.spec.app.clone().unwrap_or_default();
+        let arguments = |e: String| never(Reason::Arguments, e, "see `gristmill run APP --help`");
+        let runs = self.env.apps().job(&app.name, &app.arguments).map_err(arguments)?;
+        let options = spec::options(&job.spec, MEMORY).map_err(arguments)?;
+        let target = if job.spec.map_task_bytes == 0 { TASK_BYTES } else { job.spec.map_task_bytes };
+        let divided = runs.divide(&spec::listing(file), &options, target);
+        divided.map_err(|e| never(Reason::Input, e.to_string(), ""))
+    }
+
+    /// The objects that one of the inputs of a job stands for.
+    async fn list(&self, pattern: &str) -> Result<Vec<(Name, store::Meta)>, Setback> {
+        let bad = |e: &dyn std::fmt::Display| never(Reason::Input, format!("input {pattern}: {e}"), "");
+        let glob = pattern.find(['*', '?', '[', '{']);
+        if glob.is_none() && !pattern.ends_with('/') {
+            let name = &Name::new(pattern).map_err(|e| bad(&e))?;
+            match objects::patiently::<E::Rt, _, _>(|| self.env.store().head(name)).await {
+                Ok(meta) => return Ok(vec![(name.clone(), meta)]),
+                Err(e) if e.kind == Kind::NotFound => {}
+                Err(e) => return Err(later(e)),
+            }
+        }
+        let prefix = match glob {
+            Some(at) => pattern[..at].rfind('/').map_or("", |slash| &pattern[..=slash]).to_string(),
+            None => format!("{}/", pattern.trim_end_matches('/')),
+        };
+        let found = objects::patiently::<E::Rt, _, _>(|| store::list_all(self.env.store(), &prefix)).await;
+        let found = found.map_err(later)?;
+        let Some(_) = glob else {
+            return Ok(found.into_iter().filter(|(name, _)| !is_hidden(&name.as_str()[prefix.len()..])).collect());
+        };
+        let glob = GlobBuilder::new(pattern).literal_separator(true).build().map_err(|e| bad(&e))?;
+        let matcher = glob.compile_matcher();
+        Ok(found.into_iter().filter(|(name, _)| matcher.is_match(name.as_str())).collect())
+    }
+
+    pub(super) async fn load_plan(&self, job: &Job) -> Result<Plan, Setback> {
+        let digest = job.plan.as_ref().and_then(|plan| Digest::try_from(&plan.plan[..]).ok());
+        let digest = digest.ok_or_else(|| Setback::Later("the job has no plan".into()))?;
+        let name = commit::plan(self.state().cluster(), job.id, &digest);
+        let file: wire::PlanFile = objects::message(&self.env, &name, &digest).await.map_err(later)?;
+        Ok(plan_of(&file, digest))
+    }
+
+    /// Stores what is known of an ended job, then deletes what its attempts left.
+    pub(super) async fn retire(&self, job: &Job) -> Result<Digest, Setback> {
+        let cluster = self.state().cluster();
+        let history = job.status(cluster).encode_to_vec();
+        let digest = ids::digest(&[&history]);
+        objects::put(&self.env, &commit::history(cluster, job.id), Arc::new(history)).await.map_err(later)?;
+        let (cluster, id) = (format!("{cluster:016x}"), ids::job_name(cluster, job.id));
+        let store = self.env.store();
+        objects::patiently::<E::Rt, _, _>(|| publish::clear(store, &cluster, &id)).await.map_err(later)?;
+        Ok(digest)
+    }
+
+    /// Deletes what zombies wrote after their job was retired.
+    pub(super) async fn sweep(&self, upto: u64, keep: &BTreeSet<u64>) {
+        let cluster = self.state().cluster();
+        let root = commit::scratch_root(cluster);
+        let listed = objects::patiently::<E::Rt, _, _>(|| store::list_all(self.env.store(), &root)).await;
+        let swept = match listed {
+            Ok(found) => self.sweep_found(cluster, found, upto, keep).await,
+            Err(e) => Err(e),
+        };
+        if let Err(e) = swept {
+            self.env.note(Note::Trouble { what: format!("sweeping the store failed: {e}") });
+        }
+    }
+
+    async fn sweep_found(
+        &self,
+        cluster: u64,
+        found: Vec<(Name, store::Meta)>,
+        upto: u64,
+        keep: &BTreeSet<u64>,
+    ) -> Result<(), store::Error> {
+        for (name, _) in &found {
+            let job = commit::job_of(cluster, name.as_str());
+            if job.is_some_and(|job| job <= upto && !keep.contains(&job)) {
+                objects::patiently::<E::Rt, _, _>(|| self.env.store().delete(name, None)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a decided output visible.
+    pub(super) async fn publish(&self, publication: &Publication) -> Result<(), Setback> {
+        let cluster = self.state().cluster();
+        let decision = self.decision(cluster, publication).await?;
+        let call = format!("{:016x}", E::Rt::thread_rng().next_u64());
+        publish::publish(self.env.store(), &decision, &call).await.map_err(|e| match e.kind {
+            Kind::AlreadyExists | Kind::Denied => {
+                let advice = "submit the job again with another output, or with --overwrite";
+                never(Reason::Output, format!("the output cannot be published: {e}"), advice)
+            }
+            _ => later(e),
+        })
+    }
+
+    /// What was decided, and what belongs to it beside.
+    async fn decision(&self, cluster: u64, publication: &Publication) -> Result<publish::Decision, Setback> {
+        let Publication { job, output, overwrite, app, counters, compress, objects, .. } = publication;
+        let bad = |e: store::Error| never(Reason::Output, e.to_string(), "");
+        let compress = spec::compression(*compress);
+        let part = |(n, object): (usize, &commit::Object)| PartEntry {
+            name: part_name(n, compress),
+            summary: PartSummary { records: object.records, bytes: object.bytes, crc32c: object.crc32c },
+        };
+        let parts = objects.iter().enumerate().map(part).collect();
+        let source = |object: &commit::Object| {
+            let (len, digest) = (object.length, crate::data::digest::Digest(object.digest));
+            Name::new(object.from.as_str()).map(|key| publish::Source { key, len, digest })
+        };
+        let sources: Result<Vec<_>, _> = objects.iter().map(source).collect();
+        let prefix = commit::extras(cluster, *job);
+        let extras = objects::patiently::<E::Rt, _, _>(|| store::list_all(self.env.store(), &prefix)).await;
+        let mut files = Vec::new();
+        for (name, _) in extras.map_err(later)? {
+            let bytes = objects::whole(&self.env, name.as_str()).await.map_err(later)?;
+            files.push((name.as_str()[prefix.len()..].to_string(), bytes));
+        }
+        let manifest =
+            Manifest { job: Some(ids::job_name(cluster, *job)), ..Manifest::new(app, parts, counters.clone(), 0) };
+        Ok(publish::Decision {
+            cluster: format!("{cluster:016x}"),
+            job: ids::job_name(cluster, *job),
+            output: Name::new(output.as_str()).map_err(bad)?,
+            overwrite: *overwrite,
+            parts: sources.map_err(bad)?,
+            files,
+            manifest,
+        })
+    }
+}
+
+fn plan_of(file: &wire::PlanFile, digest: Digest) -> Plan {
+    let range = |r: &wire::PlannedRange| {
+        let object = file.objects.get(r.object as usize).cloned().unwrap_or_default();
+        wire::InputRange {
+            name: object.name,
+            version: object.version,
+            input: r.object,
+            start: r.start,
+            end: r.start.saturating_add(r.length),
+            size: object.size,
+        }
+    };
+    let maps = file.maps.iter().map(|task| task.ranges.iter().map(range).collect()).collect();
+    let input_bytes = file.objects.iter().fold(0u64, |sum, object| sum.saturating_add(object.size));
+    Plan { digest, maps, reduces: file.reduces, survey: file.survey, input_bytes }
+}

@@ -1,0 +1,142 @@
+//! Objects of the store as a node needs them: small ones whole, inputs mapped, files of scratch put there. What may go
+//! well another time is tried again here, a bounded number of times.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gristmill_proto::internal::v1 as wire;
+use gristmill_raft::runtime::AsyncRuntime;
+use prost::Message;
+
+use super::env::Env;
+use crate::control::ids::{self, Digest};
+use crate::scratch::{self, Mapping, map_file};
+use crate::store::{self, Error, Kind, Name, Store};
+use crate::task::Objects;
+
+/// How often something is tried that may go well another time, and the pause after the first try; doubled each time.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(100);
+/// The most bytes of an object that is read whole into memory: a plan of 100,000 tasks has about 20 MiB.
+const MOST_WHOLE: u64 = 256 << 20;
+
+/// Does something until it goes well, fails for good, or was tried often enough.
+pub(crate) async fn patiently<Rt, T, F>(mut what: impl FnMut() -> F) -> Result<T, Error>
+where
+    Rt: AsyncRuntime,
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut pause = PAUSE;
+    for _ in 1..TRIES {
+        match what().await {
+            Err(e) if e.kind == Kind::Retryable => Rt::sleep(pause).await,
+            done => return done,
+        }
+        pause *= 2;
+    }
+    what().await
+}
+
+/// A whole object.
+pub(crate) async fn whole<E: Env>(env: &E, name: &str) -> Result<Vec<u8>, Error> {
+    let name = &Name::new(name)?;
+    patiently::<E::Rt, _, _>(|| async move {
+        let mut all = Vec::new();
+        store::read(env.store(), name, |piece| {
+            all.extend_from_slice(piece);
+            match all.len() as u64 > MOST_WHOLE {
+                true => Err(Error::new(Kind::Corrupt, format!("{name} has more than {MOST_WHOLE} bytes"))),
+                false => Ok(()),
+            }
+        })
+        .await?;
+        Ok(all)
+    })
+    .await
+}
+
+/// Puts an object that nobody else writes: that it is there already means that an earlier try went well.
+pub(crate) async fn put<E: Env>(env: &E, name: &str, bytes: Arc<dyn Mapping>) -> Result<(), Error> {
+    let name = &Name::new(name)?;
+    let bytes = &bytes;
+    let done = patiently::<E::Rt, _, _>(|| env.store().put(name, bytes.clone())).await;
+    done.or_else(|e| if e.kind == Kind::AlreadyExists { Ok(()) } else { Err(e) })
+}
+
+/// A message that was put under its digest.
+pub(crate) async fn message<E: Env, M: Message + Default>(env: &E, name: &str, digest: &Digest) -> Result<M, Error> {
+    let bytes = whole(env, name).await?;
+    if ids::digest(&[&bytes]) != *digest {
+        return Err(Error::new(Kind::Corrupt, format!("{name} is not what was written")));
+    }
+    M::decode(&bytes[..]).map_err(|e| Error::new(Kind::Corrupt, format!("{name}: {e}")))
+}
+
+/// The inputs of a job on a worker.
+pub(crate) struct Inputs {
+    places: BTreeMap<u32, Place>,
+}
+
+enum Place {
+    File(PathBuf),
+    Fetched(Arc<dyn Mapping>),
+}
+
+impl Inputs {
+    /// Makes these objects of the plan available: where they lie if that is on this machine, else fetched to scratch
+    /// below `folder`.
+    pub(crate) async fn get<E: Env>(
+        env: &E,
+        plan: &wire::PlanFile,
+        numbers: impl IntoIterator<Item = u32>,
+        folder: &str,
+    ) -> Result<Self, Error> {
+        let mut places = BTreeMap::new();
+        for number in numbers {
+            let Some(object) = plan.objects.get(number as usize) else { continue };
+            if places.contains_key(&number) {
+                continue;
+            }
+            let name = &Name::new(object.name.as_str())?;
+            let now = patiently::<E::Rt, _, _>(|| env.store().head(name)).await?;
+            if now.version.0 != object.version || now.len != object.size {
+                return Err(Error::new(Kind::Changed, format!("{name} has changed since the job was planned")));
+            }
+            let place = match env.store().local_path(name) {
+                Some(path) => Place::File(path),
+                None => Place::Fetched(fetch(env, name, &format!("{folder}input-{number}")).await?),
+            };
+            places.insert(number, place);
+        }
+        Ok(Self { places })
+    }
+}
+
+async fn fetch<E: Env>(env: &E, name: &Name, file: &str) -> Result<Arc<dyn Mapping>, Error> {
+    let on_scratch = |e: scratch::Error| Error::new(Kind::Denied, e.to_string());
+    patiently::<E::Rt, _, _>(|| async move {
+        let mut writer = env.scratch().create(file).map_err(on_scratch)?;
+        let place = env.scratch().place(file);
+        store::read(env.store(), name, |piece| {
+            writer.write_all(piece).map_err(scratch::Error::at("write", &place)).map_err(on_scratch)
+        })
+        .await?;
+        writer.flush().map_err(scratch::Error::at("write", &place)).map_err(on_scratch)
+    })
+    .await?;
+    env.scratch().map(file).map_err(on_scratch)
+}
+
+impl Objects for Inputs {
+    fn map(&self, number: u32) -> io::Result<Arc<dyn Mapping>> {
+        match self.places.get(&number) {
+            Some(Place::File(path)) => map_file(path),
+            Some(Place::Fetched(mapping)) => Ok(mapping.clone()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! One attempt at a task: what it needs is brought here, the engine runs, what it made is put where others find it.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use gristmill_proto::internal::v1 as wire;
+use gristmill_proto::internal::v1::assignment::Kind;
+use gristmill_proto::internal::v1::failure::Cause;
+use gristmill_proto::v1::JobSpec;
+use prost::Message as _;
+
+use super::board::Controls;
+use super::shuffle::Short;
+use super::{Inner, paths};
+use crate::control::commit;
+use crate::control::limits::{COUNTERS, ERROR_BYTES};
+use crate::error::Error;
+use crate::job::{Context, Job, Observer, Options, Phase};
+use crate::node::env::Env;
+use crate::node::objects::{self, Inputs};
+use crate::node::spec;
+use crate::scratch::{self, Mapping};
+use crate::store;
+use crate::task::{MapTask, Range, ReduceTask};
+
+fn failure(cause: Cause, message: impl ToString) -> wire::Failure {
+    let mut message = message.to_string();
+    if message.len() > ERROR_BYTES {
+        let end = (0..=ERROR_BYTES).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+        message.truncate(end);
+    }
+    wire::Failure { cause: cause.into(), message, ..Default::default() }
+}
+
+/// Of the store: worth another try elsewhere, unless the inputs are not what was planned.
+fn of_store(e: store::Error) -> wire::Failure {
+    let cause = if e.kind == store::Kind::Changed { Cause::InputChanged } else { Cause::Worker };
+    failure(cause, e)
+}
+
+fn of_scratch(e: scratch::Error) -> wire::Failure {
+    failure(Cause::Worker, e)
+}
+
+fn of_engine(e: Error) -> wire::Failure {
+    let cause = match &e {
+        Error::BadRecord { name, offset, .. } => {
+            let (input, offset) = (name.clone(), *offset);
+            return wire::Failure { input, offset, ..failure(Cause::Record, &e) };
+        }
+        Error::Interrupted => Cause::Returned,
+        Error::Scratch(_) | Error::Write { .. } | Error::Segment(_) | Error::Open { .. } => Cause::Worker,
+        Error::Shrank { .. } => Cause::InputChanged,
+        _ => Cause::App,
+    };
+    failure(cause, e)
+}
+
+fn counters(all: BTreeMap<String, u64>) -> Vec<wire::Counter> {
+    all.into_iter().take(COUNTERS).map(|(name, value)| wire::Counter { name, value }).collect()
+}
+
+/// Turns what the engine tells into parts in a million of a share of the work.
+struct Meter {
+    progress: Arc<AtomicU32>,
+    /// Where this stretch of the work begins and ends.
+    share: (u32, u32),
+    total: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Meter {
+    fn new(controls: &Controls, share: (u32, u32)) -> Self {
+        let (total, done) = Default::default();
+        Self { progress: controls.progress.clone(), share, total, done }
+    }
+}
+
+impl Observer for Meter {
+    fn phase(&self, phase: Phase, total: u64) {
+        // What a map sorts and writes at its end is little beside reading its input.
+        if self.total.load(Relaxed) == 0 || phase == Phase::Map {
+            self.total.store(total.max(1), Relaxed);
+        }
+    }
+
+    fn advance(&self, n: u64) {
+        let (total, (from, to)) = (self.total.load(Relaxed).max(1), self.share);
+        let done = (self.done.fetch_add(n, Relaxed) + n).min(total);
+        let ppm = u64::from(from) + u64::from(to - from) * done / total;
+        self.progress.fetch_max(ppm as u32, Relaxed);
+    }
+}
+
+impl<E: Env> Inner<E> {
+    /// Runs one attempt to its end.
+    pub(super) async fn perform(
+        &self,
+        assignment: &wire::Assignment,
+        controls: &Controls,
+    ) -> Result<wire::Done, wire::Failure> {
+        let (Some(task), Some(kind)) = (&assignment.task, &assignment.kind) else {
+            return Err(failure(Cause::Worker, "an assignment without a task; the master is of another release"));
+        };
+        self.cluster.store(assignment.cluster, Relaxed);
+        let spec = JobSpec::decode(assignment.spec.clone()).map_err(|e| failure(Cause::Worker, e))?;
+        let app = spec.app.clone().unwrap_or_default();
+        let job = self.env.apps().job(&app.name, &app.arguments).map_err(|e| failure(Cause::App, e))?;
+        let options = spec::options(&spec, self.options.task_memory).map_err(|e| failure(Cause::App, e))?;
+        let plan = self.plan(assignment, task).await?;
+        match kind {
+            Kind::Survey(_) => self.survey(assignment, task, job, options, &plan).await,
+            Kind::Map(map) => self.map(assignment, (task, map), (job, options), &plan, controls).await,
+            Kind::Reduce(_) => self.reduce(assignment, task, (job, options), &plan, controls).await,
+        }
+    }
+
+    /// The job's plan, which is read once.
+    async fn plan(
+        &self,
+        assignment: &wire::Assignment,
+        task: &wire::Task,
+    ) -> Result<Arc<wire::PlanFile>, wire::Failure> {
+        let digest = <[u8; 16]>::try_from(&assignment.plan[..]);
+        let digest = digest.map_err(|_| failure(Cause::Worker, "an assignment without a plan"))?;
+        if let Some(plan) = self.plans().get(&(task.job, digest)) {
+            return Ok(plan.clone());
+        }
+        let name = commit::plan(assignment.cluster, task.job, &digest);
+        let plan: Arc<wire::PlanFile> = Arc::new(objects::message(&self.env, &name, &digest).await.map_err(of_store)?);
+        self.plans().insert((task.job, digest), plan.clone());
+        Ok(plan)
+    }
+
+    async fn survey(
+        &self,
+        assignment: &wire::Assignment,
+        task: &wire::Task,
+        job: Box<dyn Job>,
+        options: Options,
+        plan: &Arc<wire::PlanFile>,
+    ) -> Result<wire::Done, wire::Failure> {
+        let all = 0..plan.objects.len() as u32;
+        let inputs = Inputs::get(&self.env, plan, all, &paths::attempt(task)).await.map_err(of_store)?;
+        let (listing, parts) = (spec::listing(plan), assignment.reduces);
+        let keys = self.env.offload(0, move |_| job.survey(&listing, parts, &inputs, &options)).await;
+        let keys = keys.ok_or_else(panicked)?.map_err(of_engine)?;
+        let keys = keys.into_iter().map(Into::into).collect();
+        let bytes = wire::Boundaries { keys }.encode_to_vec();
+        let digest = crate::control::ids::digest(&[&bytes]);
+        let length = bytes.len() as u64;
+        let name = commit::survey(assignment.cluster, task.job, task.attempt.unwrap_or_default().into());
+        objects::put(&self.env, &name, Arc::new(bytes)).await.map_err(of_store)?;
+        Ok(wire::Done { digest: digest.to_vec().into(), length, ..Default::default() })
+    }
+
+    /// The keys at which parts begin.
+    async fn boundaries(
+        &self,
+        assignment: &wire::Assignment,
+        task: &wire::Task,
+        survey: Option<&wire::SurveyResult>,
+    ) -> Result<Vec<Vec<u8>>, wire::Failure> {
+        let Some(survey) = survey else { return Ok(Vec::new()) };
+        let digest = <[u8; 16]>::try_from(&survey.digest[..]);
+        let digest = digest.map_err(|_| failure(Cause::Worker, "a survey without a digest"))?;
+        let name = commit::survey(assignment.cluster, task.job, survey.attempt.unwrap_or_default().into());
+        let found: wire::Boundaries = objects::message(&self.env, &name, &digest).await.map_err(of_store)?;
+        Ok(found.keys.into_iter().map(Into::into).collect())
+    }
+
+    async fn map(
+        &self,
+        assignment: &wire::Assignment,
+        (task, map): (&wire::Task, &wire::MapTask),
+        (job, options): (Box<dyn Job>, Options),
+        plan: &Arc<wire::PlanFile>,
+        controls: &Controls,
+    ) -> Result<wire::Done, wire::Failure> {
+        let splitters = self.boundaries(assignment, task, map.survey.as_ref()).await?;
+        let attempt = paths::attempt(task);
+        let numbers: Vec<u32> = map.inputs.iter().map(|range| range.input).collect();
+        let inputs = Inputs::get(&self.env, plan, numbers, &attempt).await.map_err(of_store)?;
+        let range = |r: &wire::InputRange| Range { object: r.input, start: r.start, end: r.end };
+        let ranges: Vec<Range> = map.inputs.iter().map(range).collect();
+        let bytes: u64 = ranges.iter().map(|r| r.end.saturating_sub(r.start)).sum();
+        let (listing, parts, file) = (spec::listing(plan), assignment.reduces, paths::segments(&attempt));
+        let (scratch, stop) = (self.env.scratch().clone(), controls.stop.clone());
+        let meter = Meter::new(controls, (0, 990_000));
+        let made = self.env.offload(bytes, move |exec| {
+            let task = MapTask { inputs: &listing, ranges: &ranges, parts, splitters: &splitters, file: &file };
+            let context = Context { exec, observer: &meter, stop: &stop };
+            job.map_task(task, &inputs, &scratch, &options, &context)
+        });
+        let made = made.await.ok_or_else(panicked)?.map_err(of_engine)?;
+        let slot = |s: &crate::task::SegmentEntry| wire::SegmentSlot {
+            offset: s.offset,
+            length: s.len,
+            records: s.records,
+            digest: s.digest.0.to_vec().into(),
+        };
+        let bad_records = made.bad.as_ref().map_or(0, |bad| bad.records);
+        let index = wire::SegmentIndex { slots: made.segments.iter().map(slot).collect(), bad_records };
+        self.write(&paths::index(&attempt), &index.encode_to_vec()).map_err(of_scratch)?;
+        if map.store_segments {
+            let stored = self.store_segments(assignment.cluster, task).await;
+            stored.map_err(|e| failure(Cause::Worker, e))?;
+        }
+        Ok(wire::Done {
+            digest: made.digest.0.to_vec().into(),
+            length: made.segments.iter().map(|s| s.len).sum(),
+            input_bytes: made.input_bytes,
+            output_records: made.segments.iter().map(|s| s.records).sum(),
+            counters: counters(made.counters),
+            ..Default::default()
+        })
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), scratch::Error> {
+        let scratch = self.env.scratch();
+        let mut writer = scratch.create(name)?;
+        let written = writer.write_all(bytes).and_then(|()| writer.flush());
+        written.map_err(scratch::Error::at("write", scratch.place(name)))
+    }
+
+    async fn reduce(
+        &self,
+        assignment: &wire::Assignment,
+        task: &wire::Task,
+        (job, options): (Box<dyn Job>, Options),
+        plan: &Arc<wire::PlanFile>,
+        controls: &Controls,
+    ) -> Result<wire::Done, wire::Failure> {
+        let segments = self.gather(assignment, controls).await.map_err(|short| match short {
+            Short::Stopped => failure(Cause::Returned, "the attempt was stopped"),
+            Short::Disk(e) => failure(Cause::Worker, e),
+        })?;
+        let attempt = paths::attempt(task);
+        let file = format!("{attempt}part");
+        let names: Vec<String> = plan.objects.iter().map(|object| object.name.clone()).collect();
+        let part = task.partition;
+        let (scratch, stop, made_file) = (self.env.scratch().clone(), controls.stop.clone(), file.clone());
+        let meter = Meter::new(controls, (400_000, 950_000));
+        let bytes = segments.iter().map(|s| s.len()).sum();
+        let made = self.env.offload(bytes, move |exec| {
+            let extras = if part == 0 { job.extra_files(&names) } else { Vec::new() };
+            let task = ReduceTask { inputs: &names, part, segments, file: &made_file };
+            let context = Context { exec, observer: &meter, stop: &stop };
+            job.reduce_task(task, &scratch, &options, &context).map(|made| (made, extras))
+        });
+        let (made, extras) = made.await.ok_or_else(panicked)?.map_err(of_engine)?;
+        let name = commit::part(assignment.cluster, task.job, part, task.attempt.unwrap_or_default().into());
+        // Found by whoever publishes: they are the same from every attempt.
+        for (extra, bytes) in extras {
+            let name = format!("{}{extra}", commit::extras(assignment.cluster, task.job));
+            objects::put(&self.env, &name, Arc::new(bytes)).await.map_err(of_store)?;
+        }
+        let bytes: Arc<dyn Mapping> = self.env.scratch().map(&file).map_err(of_scratch)?;
+        objects::put(&self.env, &name, bytes).await.map_err(of_store)?;
+        self.remove(&attempt);
+        Ok(wire::Done {
+            digest: made.digest.0.to_vec().into(),
+            length: made.bytes,
+            output_records: made.summary.records,
+            output_bytes: made.summary.bytes,
+            crc32c: made.summary.crc32c,
+            ..Default::default()
+        })
+    }
+}
+
+fn panicked() -> wire::Failure {
+    failure(Cause::App, "the app panicked outside of a record; see the worker's log")
+}

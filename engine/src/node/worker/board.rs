@@ -1,0 +1,247 @@
+//! What a worker knows of its own attempts, and its half of the conversation with the leader. Synchronous and pure: the
+//! shell around it does what [`Orders`] say.
+//!
+//! Each poll says all there is: what runs, what has ended and was not settled yet, what is missing. Whatever was lost on
+//! the way is said again by the next one, so nothing here depends on an answer having arrived.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+use gristmill_proto::internal::v1 as proto;
+
+/// An attempt's id in an order.
+pub(crate) type Id = (u64, u64);
+
+pub(crate) fn id(attempt: Option<&proto::Attempt>) -> Id {
+    attempt.map_or((0, 0), |a| (a.term, a.counter))
+}
+
+/// The id of a task's attempt.
+pub(crate) fn id_of(task: &proto::Task) -> Id {
+    id(task.attempt.as_ref())
+}
+
+/// The most reports, and missing segments, in one poll.
+const MOST: usize = 1024;
+
+/// What an attempt and the poll share.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Controls {
+    /// Set to end the attempt.
+    pub(crate) stop: Arc<AtomicBool>,
+    /// Parts in a million.
+    pub(crate) progress: Arc<AtomicU32>,
+    /// All segments are here.
+    pub(crate) fetched: Arc<AtomicBool>,
+}
+
+struct Attempt {
+    task: proto::Task,
+    controls: Controls,
+}
+
+/// Where the segments of a job's maps are, as far as the leader has said.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Segments {
+    pub(crate) epoch: u32,
+    list: u64,
+    position: u32,
+    pub(crate) places: BTreeMap<u32, proto::SegmentPlace>,
+}
+
+/// What is to be done after an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Orders {
+    /// The incarnation has ended, and why: everything was forgotten, its scratch is to be deleted.
+    pub(crate) fenced: Option<String>,
+    /// Attempts to begin.
+    pub(crate) begin: Vec<(proto::Assignment, Controls)>,
+    /// Attempts whose files are of no use.
+    pub(crate) discard: Vec<proto::Task>,
+    /// Jobs whose files are of no use.
+    pub(crate) drop_jobs: Vec<u64>,
+    /// Finished maps to put into the store.
+    pub(crate) upload: Vec<proto::Task>,
+    /// Jobs of which more is known.
+    pub(crate) segments: Vec<u64>,
+    /// The worker may end.
+    pub(crate) drained: bool,
+}
+
+/// The attempts of one incarnation.
+pub(crate) struct Board {
+    incarnation: u64,
+    slots: u32,
+    sequence: u64,
+    running: BTreeMap<Id, Attempt>,
+    reports: BTreeMap<Id, proto::TaskReport>,
+    /// By job, epoch and map; and whether a poll has said it.
+    missing: BTreeMap<(u64, u32, u32), (proto::Missing, bool)>,
+    segments: BTreeMap<u64, Segments>,
+    scratch_jobs: BTreeSet<u64>,
+    uploading: BTreeSet<Id>,
+    /// Wants to end.
+    pub(crate) draining: bool,
+}
+
+impl Board {
+    pub(crate) fn new(incarnation: u64, slots: u32) -> Self {
+        Self {
+            incarnation,
+            slots,
+            sequence: 0,
+            running: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            scratch_jobs: BTreeSet::new(),
+            uploading: BTreeSet::new(),
+            draining: false,
+        }
+    }
+
+    /// The next poll.
+    pub(crate) fn poll(&mut self) -> proto::Poll {
+        self.sequence += 1;
+        let running = self.running.values().map(|attempt| proto::Running {
+            task: Some(attempt.task),
+            progress_ppm: attempt.controls.progress.load(Relaxed).min(1_000_000),
+            fetched: attempt.controls.fetched.load(Relaxed),
+        });
+        let running: Vec<proto::Running> = running.collect();
+        let reducing: BTreeSet<u64> = self.jobs_reducing();
+        let known = self.segments.iter().filter(|(job, _)| reducing.contains(job));
+        proto::Poll {
+            incarnation: self.incarnation,
+            sequence: self.sequence,
+            free_slots: self.slots.saturating_sub(self.running.len() as u32),
+            running,
+            reports: self.reports.values().take(MOST).cloned().collect(),
+            missing: self
+                .missing
+                .values_mut()
+                .take(MOST)
+                .map(|(missing, said)| {
+                    *said = true;
+                    *missing
+                })
+                .collect(),
+            known: known
+                .map(|(job, s)| proto::SegmentsKnown { job: *job, epoch: s.epoch, list: s.list, position: s.position })
+                .collect(),
+            scratch_jobs: self.scratch_jobs.iter().copied().collect(),
+            draining: self.draining,
+        }
+    }
+
+    fn jobs_reducing(&self) -> BTreeSet<u64> {
+        let reduces = |a: &&Attempt| a.task.stage() == proto::Stage::Reduce;
+        self.running.values().filter(reduces).map(|a| a.task.job).collect()
+    }
+
+    /// Takes the answer to the newest poll; older ones change nothing.
+    pub(crate) fn heed(&mut self, answer: proto::PollAnswer) -> Orders {
+        if answer.sequence != self.sequence && answer.fenced.is_empty() {
+            return Orders::default();
+        }
+        if !answer.fenced.is_empty() {
+            self.stop_all();
+            return Orders { fenced: Some(answer.fenced), ..Orders::default() };
+        }
+        let mut orders = Orders { drained: answer.drained, ..Orders::default() };
+        let discard: BTreeSet<Id> = answer.discard.iter().map(|a| id(Some(a))).collect();
+        for attempt in &answer.settled {
+            let Some(report) = self.reports.remove(&id(Some(attempt))) else { continue };
+            self.uploading.remove(&id(Some(attempt)));
+            if discard.contains(&id(Some(attempt))) {
+                orders.discard.extend(report.task);
+            }
+        }
+        for attempt in &answer.cancel {
+            if let Some(attempt) = self.running.get(&id(Some(attempt))) {
+                attempt.controls.stop.store(true, Relaxed);
+            }
+        }
+        for update in answer.segments {
+            orders.segments.push(update.job);
+            self.learn(update);
+        }
+        for job in answer.drop_jobs {
+            self.scratch_jobs.remove(&job);
+            self.segments.remove(&job);
+            self.missing.retain(|(of, _, _), _| *of != job);
+            for attempt in self.running.values().filter(|a| a.task.job == job) {
+                attempt.controls.stop.store(true, Relaxed);
+            }
+            orders.drop_jobs.push(job);
+        }
+        self.missing.retain(|_, (_, said)| !*said);
+        for task in answer.upload {
+            if self.uploading.insert(id_of(&task)) {
+                orders.upload.push(task);
+            }
+        }
+        for assignment in answer.assignments {
+            let Some(task) = &assignment.task else { continue };
+            if self.running.contains_key(&id_of(task)) || self.reports.contains_key(&id_of(task)) {
+                continue;
+            }
+            let controls = Controls::default();
+            self.scratch_jobs.insert(task.job);
+            self.running.insert(id_of(task), Attempt { task: *task, controls: controls.clone() });
+            orders.begin.push((assignment, controls));
+        }
+        let reducing = self.jobs_reducing();
+        self.segments.retain(|job, _| reducing.contains(job));
+        orders
+    }
+
+    fn learn(&mut self, update: proto::SegmentUpdate) {
+        let known = self.segments.entry(update.job).or_default();
+        if known.list != update.list || known.epoch != update.epoch {
+            *known = Segments { epoch: update.epoch, list: update.list, ..Segments::default() };
+        }
+        known.position = update.position;
+        known.places.extend(update.places.into_iter().map(|place| (place.map, place)));
+    }
+
+    /// An attempt has ended. Of one that was told to stop, nothing needs to be said unless it was done all the same.
+    pub(crate) fn ended(&mut self, report: proto::TaskReport) {
+        let Some(task) = &report.task else { return };
+        let id = id_of(task);
+        let stopped = self.running.remove(&id).is_none_or(|a| a.controls.stop.load(Relaxed));
+        let moved = matches!(report.end, Some(proto::task_report::End::Moved(_)));
+        let done = matches!(report.end, Some(proto::task_report::End::Done(_)));
+        if moved || done || !stopped {
+            self.reports.insert(id, report);
+        }
+    }
+
+    /// An upload came to nothing: it may be ordered again.
+    pub(crate) fn upload_failed(&mut self, task: &proto::Task) {
+        self.uploading.remove(&id_of(task));
+    }
+
+    /// The segments of a map could not be had.
+    pub(crate) fn missed(&mut self, job: u64, epoch: u32, place: &proto::SegmentPlace) {
+        let missing = proto::Missing { job, epoch, map: place.map, attempt: place.attempt };
+        self.missing.insert((job, epoch, place.map), (missing, false));
+    }
+
+    /// Whether this place of a segment is known to be of no use.
+    pub(crate) fn is_missing(&self, job: u64, epoch: u32, place: &proto::SegmentPlace) -> bool {
+        let told = self.missing.get(&(job, epoch, place.map));
+        told.is_some_and(|(missing, _)| missing.attempt == place.attempt)
+    }
+
+    /// Where the segments of a job are.
+    pub(crate) fn segments(&self, job: u64) -> Option<&Segments> {
+        self.segments.get(&job)
+    }
+
+    /// Ends everything, without a word.
+    pub(crate) fn stop_all(&mut self) {
+        self.running.values().for_each(|a| a.controls.stop.store(true, Relaxed));
+    }
+}
