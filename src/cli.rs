@@ -6,6 +6,8 @@
 mod apps;
 mod cat;
 mod closed;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod completions;
 mod explain;
 mod failure;
@@ -68,6 +70,8 @@ fn commanded(program: &str, all: &[Entry]) -> Result<(), Failure> {
         Some(("apps", _)) => apps::apps(all),
         #[cfg(feature = "cluster")]
         Some(("raft", of)) => raft::raft(program, of),
+        #[cfg(feature = "cluster")]
+        Some((name, of)) if let Some(done) = cluster::command(program, all, name, of) => done,
         Some(("completions", of)) => completions::completions(program, &mut command, of),
         _ => Ok(()),
     }

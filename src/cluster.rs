@@ -8,11 +8,15 @@
 pub mod address;
 pub mod admin;
 pub mod answer;
+pub mod boot;
 pub mod channels;
 pub mod connector;
 pub mod listener;
 pub mod peers;
+mod raw;
+pub mod services;
 pub mod transport;
+pub mod world;
 
 #[cfg(test)]
 mod tests;

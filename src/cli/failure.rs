@@ -48,6 +48,18 @@ pub(crate) enum Failure {
     #[cfg(feature = "cluster")]
     #[error(transparent)]
     Admin(#[from] crate::cluster::admin::Error),
+    /// A node did not start, or ended.
+    #[cfg(feature = "cluster")]
+    #[error(transparent)]
+    Boot(#[from] crate::cluster::boot::Error),
+    /// A cluster did not answer, or answered no.
+    #[cfg(feature = "cluster")]
+    #[error("the cluster did not do it: {0}")]
+    Cluster(String),
+    /// A job of a cluster did not complete.
+    #[cfg(feature = "cluster")]
+    #[error("{message}{}{next_step}", if next_step.is_empty() { "" } else { "; " })]
+    Job { message: String, next_step: String },
     /// A signal asked the job to stop. `begun`: a part of the result is on standard output.
     #[error("interrupted; {}", if *begun { "what is on standard output is not the whole result" } else { "nothing was written" })]
     Interrupted { begun: bool },
@@ -87,7 +99,9 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::File { .. } | Self::Output(_) | Self::System(..) | Self::Bug(_) => 1,
             #[cfg(feature = "cluster")]
-            Self::Node(_) | Self::Admin(_) => 1,
+            Self::Node(_) | Self::Admin(_) | Self::Boot(_) | Self::Cluster(_) => 1,
+            #[cfg(feature = "cluster")]
+            Self::Job { .. } => 3,
         }
     }
 

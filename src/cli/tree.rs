@@ -30,7 +30,7 @@ pub(crate) fn command(program: &str, apps: &[Entry]) -> Result<Command, Failure>
         .subcommand(cat::command(program))
         .subcommand(list);
     #[cfg(feature = "cluster")]
-    let all = all.subcommand(super::raft::command(program));
+    let all = super::cluster::commands(program, apps, all)?.subcommand(super::raft::command(program));
     Ok(all.subcommand(completions::command(program)))
 }
 

@@ -1,0 +1,151 @@
+//! `serve`, `master` and `worker`: nodes of a cluster, until a signal.
+
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+use gristmill_engine::node::env::{Apps, Note};
+use gristmill_engine::registry::Entry;
+use sha2::{Digest as _, Sha256};
+
+use super::super::failure::Failure;
+use super::super::sizes::Size;
+use super::super::{memory, say};
+use crate::cluster::boot::{self, Common, MasterPart, WorkerPart};
+
+fn node(name: &'static str, listen: &'static str) -> Command {
+    let path = value_parser!(PathBuf);
+    Command::new(name)
+        .arg(
+            Arg::new("data")
+                .long("data")
+                .value_name("DIR")
+                .required(true)
+                .value_parser(path.clone())
+                .value_hint(ValueHint::DirPath)
+                .help("The node's own folder; made if it is not there"),
+        )
+        .arg(
+            Arg::new("store")
+                .long("store")
+                .value_name("DIR")
+                .value_parser(path)
+                .value_hint(ValueHint::DirPath)
+                .help("The folder with inputs and outputs that all nodes share; by default 'store' in the node's own"),
+        )
+        .arg(Arg::new("listen").long("listen").value_name("ADDRESS").default_value(listen).help("Where to listen"))
+        .arg(
+            Arg::new("insecure")
+                .long("insecure")
+                .action(ArgAction::SetTrue)
+                .help("Allow plain connections to other machines: anybody between can read and change them"),
+        )
+}
+
+fn working(command: Command) -> Command {
+    command
+        .arg(
+            Arg::new("slots")
+                .long("slots")
+                .value_name("N")
+                .value_parser(value_parser!(u32).range(1..=1024))
+                .help("Tasks at a time; by default as many as the machine has threads"),
+        )
+        .arg(
+            Arg::new("memory")
+                .long("memory")
+                .value_name("SIZE")
+                .value_parser(value_parser!(Size))
+                .help("Memory for all tasks; by default half of what there is"),
+        )
+        .arg(Arg::new("name").long("name").value_name("NAME").help("The worker's name; by default its address"))
+}
+
+pub(super) fn serve_command(program: &str) -> Command {
+    working(node("serve", "127.0.0.1:7070"))
+        .about("Run a whole cluster in one process: a master and a worker")
+        .after_help(format!("Example:\n  {program} serve --data /var/lib/gristmill --store /srv/files"))
+}
+
+pub(super) fn master_command(program: &str) -> Command {
+    let join = Arg::new("join").long("join").value_name("ADDRESS");
+    node("master", "127.0.0.1:7070")
+        .about("Run a master")
+        .arg(join.help("A master of the cluster to be joined; without it, a new folder begins a new cluster"))
+        .after_help(format!(
+            "Example:\n  {program} master --data m1 --store files\n  \
+             {program} master --data m2 --store files --listen 127.0.0.1:7071 --join 127.0.0.1:7070"
+        ))
+}
+
+pub(super) fn worker_command(program: &str) -> Command {
+    let masters = Arg::new("masters").long("masters").value_name("ADDRESSES").required(true).value_delimiter(',');
+    working(node("worker", "127.0.0.1:0"))
+        .about("Run a worker")
+        .arg(masters.help("Where masters of the cluster are; any of them will do"))
+        .after_help(format!(
+            "Example:\n  {program} worker --data w1 --store files --masters 127.0.0.1:7070,127.0.0.1:7071"
+        ))
+}
+
+/// The digest of this program, by which builds are told apart.
+fn build() -> Result<String, Failure> {
+    let read = || std::fs::read(std::env::current_exe()?);
+    let bytes = read().map_err(|e| Failure::System("read this program's own file", e))?;
+    let digest: [u8; 32] = Sha256::digest(&bytes).into();
+    Ok(digest[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+pub(super) fn run(program: &str, role: &str, apps: &[Entry], of: &ArgMatches) -> Result<(), Failure> {
+    let data: PathBuf = of.get_one::<PathBuf>("data").cloned().unwrap_or_default();
+    let store = of.get_one::<PathBuf>("store").cloned().unwrap_or_else(|| data.join("store"));
+    let listen = of.get_one::<String>("listen").cloned().unwrap_or_default();
+    let common = Common { data, store, listen: listen.clone(), insecure: of.get_flag("insecure") };
+    let master =
+        (role != "worker").then(|| MasterPart { join: of.try_get_one::<String>("join").ok().flatten().cloned() });
+    let machine = available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+    let worker = (role != "master").then(|| {
+        let given = of.get_one::<String>("name").cloned();
+        let unnamed = || format!("{}-{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id());
+        WorkerPart {
+            name: given.unwrap_or_else(unnamed),
+            masters: of.try_get_many::<String>("masters").ok().flatten().into_iter().flatten().cloned().collect(),
+            slots: of.get_one::<u32>("slots").copied().unwrap_or(machine),
+            threads: 1,
+            memory: of.get_one::<Size>("memory").map_or_else(memory::half, |size| size.0),
+        }
+    });
+    let build = build()?;
+    let told = program.to_string();
+    let note = move |note: Note| match note {
+        Note::Registered { incarnation } => say(&format!("{told}: registered as worker {incarnation}")),
+        Note::Fenced { why } => say(&format!("{told}: begins anew: {why}")),
+        Note::Leads { term } => say(&format!("{told}: leads in term {term}")),
+        Note::Follows => say(&format!("{told}: leads no longer")),
+        Note::Trouble { what } => say(&format!("{told}: {what}")),
+        _ => {}
+    };
+    let ready = |here: &str| say(&format!("{program}: {role} at {here} is ready"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::System("start the network", e))?;
+    let done = runtime.block_on(async {
+        let stop = stopped().map_err(|e| Failure::System("listen to signals", e))?;
+        let apps = || Apps::new(apps.iter().cloned(), build.clone());
+        Ok(boot::run(common, master, worker, apps, note, ready, stop).await?)
+    });
+    // What still runs on blocking threads has nobody to report to.
+    runtime.shutdown_background();
+    done
+}
+
+/// Waits for a signal to end.
+fn stopped() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}

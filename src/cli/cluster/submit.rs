@@ -1,0 +1,233 @@
+//! `submit`: a job to a cluster, followed to its end.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use gristmill_engine::registry::Entry;
+use gristmill_proto::v1 as api;
+use gristmill_proto::v1::jobs_client::JobsClient;
+use tonic::transport::Channel;
+
+use super::super::failure::Failure;
+use super::super::{say, stdout};
+use super::ask::{WITHIN, answered, at, block_on, channel, state};
+use crate::cluster::answer;
+
+/// How often a lost connection is opened again while a job is followed.
+const RECONNECTS: u32 = 60;
+
+/// A name for a submission that nobody else has.
+pub(super) fn key() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+pub(super) fn command(program: &str, apps: &[Entry]) -> Result<Command, Failure> {
+    let app = apps.first().map_or("APP", Entry::name);
+    let submit = Command::new("submit")
+        .about("Run an app on a cluster, over files in its store")
+        .after_help(format!("Example:\n  {program} submit {app} books/ -o out/words"))
+        .subcommand_value_name("APP")
+        .subcommand_help_heading("Apps")
+        .subcommand_required(true)
+        .arg_required_else_help(true);
+    apps.iter().try_fold(submit, |submit, entry| {
+        let mut ours = flags(Command::new("ours"));
+        // An app may have a flag --key; this one then goes by its whole name only.
+        if !entry.command().get_arguments().any(|theirs| theirs.get_long() == Some("key")) {
+            ours = ours.mut_arg("job.submission-key", |arg| arg.visible_alias("key"));
+        }
+        for theirs in entry.command().get_arguments() {
+            let same = |o: &&Arg| o.get_short().is_some() && o.get_short() == theirs.get_short();
+            let taken = ours.get_arguments().find(same).map(|o| o.get_id().clone());
+            if let Some(id) = taken {
+                ours = ours.mut_arg(id, |arg| arg.short(None));
+            }
+        }
+        let one = entry.command().args(ours.get_arguments().cloned()).args_override_self(true);
+        let example = entry.example().replace("-o -", "-o out");
+        Ok(submit.subcommand(one.after_help(format!("Example:\n  {program} submit {} {example}", entry.name()))))
+    })
+}
+
+fn flags(command: Command) -> Command {
+    let flag = |name: &'static str, help: &'static str| Arg::new(id(name)).long(name).help(help);
+    let number = |name, value, help| flag(name, help).value_name(value).value_parser(value_parser!(u64));
+    at(command)
+        .arg(
+            Arg::new("job.input")
+                .value_name("INPUT")
+                .num_args(0..)
+                .help("Names or globs of files in the store, or folders/"),
+        )
+        .arg(flag("output", "Folder of the store to make with the result").short('o').value_name("DIR").required(true))
+        .arg(flag("overwrite", "Replace an output of that name").action(ArgAction::SetTrue))
+        .arg(number("reducers", "N", "Number of parts; by default one for each 128 MiB of input"))
+        .arg(number("map-task-bytes", "BYTES", "Bytes of input for each map task"))
+        .arg(flag("input-format", "How inputs are cut into records: lines, whole, fixed:N, nul").value_name("FORMAT"))
+        .arg(flag("compress", "Compress the parts").value_name("CODEC").value_parser(["zstd", "gzip"]))
+        .arg(number("skip-bad-records", "N", "Pass over up to N records that the app calls bad"))
+        .arg(
+            flag("priority", "Of the jobs of one user the highest goes first")
+                .value_name("N")
+                .allow_negative_numbers(true)
+                .value_parser(value_parser!(i32).range(-100..=100)),
+        )
+        .arg(number("max-attempts", "N", "Attempts of one task before the job fails"))
+        .arg(
+            flag("submission-key", "Names this submission: with the same key the same job is submitted once")
+                .value_name("KEY"),
+        )
+        .arg(flag("detach", "Print the job's id and do not wait for its end").action(ArgAction::SetTrue))
+}
+
+/// Ids begin with `job.`, so that an app is free to name its fields as it likes.
+fn id(name: &'static str) -> &'static str {
+    match name {
+        "output" => "job.output",
+        "overwrite" => "job.overwrite",
+        "reducers" => "job.reducers",
+        "map-task-bytes" => "job.map-task-bytes",
+        "input-format" => "job.input-format",
+        "compress" => "job.compress",
+        "skip-bad-records" => "job.skip-bad-records",
+        "priority" => "job.priority",
+        "max-attempts" => "job.max-attempts",
+        "submission-key" => "job.submission-key",
+        _ => "job.detach",
+    }
+}
+
+/// The app's own flags, as they were given.
+fn arguments(entry: &Entry, of: &ArgMatches) -> Vec<String> {
+    let mut flags = Vec::new();
+    let mut values = Vec::new();
+    for arg in entry.command().get_arguments() {
+        let name = arg.get_id().as_str();
+        if of.value_source(name) != Some(ValueSource::CommandLine) {
+            continue;
+        }
+        let raw = of.get_raw_occurrences(name).into_iter().flatten();
+        let given: Vec<Vec<String>> =
+            raw.map(|one| one.map(|value| value.to_string_lossy().into_owned()).collect()).collect();
+        match arg.get_long() {
+            None => values.extend(given.into_iter().flatten()),
+            Some(long) if arg.get_action().takes_values() => {
+                flags.extend(given.into_iter().flatten().map(|value| format!("--{long}={value}")));
+            }
+            Some(long) => flags.push(format!("--{long}")),
+        }
+    }
+    if !values.is_empty() {
+        flags.push("--".into());
+        flags.extend(values);
+    }
+    flags
+}
+
+pub(super) fn submit(program: &str, apps: &[Entry], of: &ArgMatches) -> Result<(), Failure> {
+    let Some((name, of)) = of.subcommand() else { return Ok(()) };
+    let Some(entry) = apps.iter().find(|entry| entry.name() == name) else { return Ok(()) };
+    // What is wrong with the flags is told at once.
+    entry.job(of)?;
+    let text = |name| of.get_one::<String>(name).cloned().unwrap_or_default();
+    let number = |name| of.get_one::<u64>(name).copied().unwrap_or(0);
+    let compress = match text("job.compress").as_str() {
+        "zstd" => api::Compression::Zstd,
+        "gzip" => api::Compression::Gzip,
+        _ => api::Compression::Unspecified,
+    };
+    let small =
+        |name| u32::try_from(number(name)).map_err(|_| Failure::Usage(format!("--{} is too large", &name[4..])));
+    let spec = api::JobSpec {
+        app: Some(api::App { name: name.into(), arguments: arguments(entry, of), build: String::new() }),
+        inputs: of.get_many::<String>("job.input").into_iter().flatten().cloned().collect(),
+        output: text("job.output").trim_end_matches('/').into(),
+        reducers: small("job.reducers")?,
+        map_task_bytes: number("job.map-task-bytes"),
+        format: text("job.input-format"),
+        compress: compress.into(),
+        skip_bad_records: number("job.skip-bad-records"),
+        overwrite: of.get_flag("job.overwrite"),
+        priority: of.get_one::<i32>("job.priority").copied().unwrap_or(0),
+        max_attempts: small("job.max-attempts")?,
+        ..Default::default()
+    };
+    let key = of.get_one::<String>("job.submission-key").cloned().unwrap_or_else(key);
+    let channel = channel(of)?;
+    let mut client = JobsClient::new(channel.clone());
+    let request = api::SubmitRequest { key, spec: Some(spec) };
+    let done = block_on(async { answered(client.submit(answer::request(request, WITHIN))).await })?;
+    if of.get_flag("job.detach") {
+        return stdout::print(done.job + "\n");
+    }
+    say(&format!("{program}: job {} {}", done.job, if done.existed { "was submitted before" } else { "is submitted" }));
+    watch(program, channel, &done.job, false)
+}
+
+/// Follows a job to its end; fails as it does.
+pub(super) fn watch(program: &str, channel: Channel, job: &str, tell: bool) -> Result<(), Failure> {
+    let ended = block_on(async {
+        let mut client = JobsClient::new(channel);
+        let (mut last, mut lost) = (None, 0);
+        loop {
+            let request = api::WatchJobRequest { job: job.to_string() };
+            let mut failed = match client.watch(request).await {
+                Ok(answers) => {
+                    let mut answers = answers.into_inner();
+                    loop {
+                        match answers.message().await {
+                            Ok(Some(now)) => {
+                                lost = 0;
+                                show(program, &now, last.as_ref(), tell);
+                                if now.state() >= api::JobState::Completed {
+                                    return Ok(now);
+                                }
+                                last = Some(now);
+                            }
+                            Ok(None) => break None,
+                            Err(status) => break Some(status),
+                        }
+                    }
+                }
+                Err(status) => Some(status),
+            };
+            lost += 1;
+            let fatal = failed.as_ref().is_some_and(|status| status.code() == tonic::Code::NotFound);
+            if fatal || lost > RECONNECTS {
+                let why = failed.take().map_or_else(|| "the connection ends".to_string(), |s| s.message().to_string());
+                return Err(Failure::Cluster(why));
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        }
+    })?;
+    match (ended.state(), ended.error) {
+        (api::JobState::Completed, _) => {
+            let output = ended.spec.map(|spec| spec.output).unwrap_or_default();
+            say(&format!("{program}: {} records in {output}", ended.output_records));
+            Ok(())
+        }
+        (_, Some(error)) => Err(Failure::Job { message: error.message, next_step: error.next_step }),
+        (state, None) => {
+            let message = format!("the job ended as {}", state.as_str_name());
+            Err(Failure::Job { message, next_step: String::new() })
+        }
+    }
+}
+
+/// A line for each change on a terminal, one for each state elsewhere.
+fn show(program: &str, now: &api::JobStatus, last: Option<&api::JobStatus>, tell: bool) {
+    let counts = |counts: Option<&api::TaskCounts>| counts.map_or((0, 0), |c| (c.done, c.total));
+    let ((maps, all_maps), (parts, all_parts)) = (counts(now.maps.as_ref()), counts(now.reduces.as_ref()));
+    let line = format!("{program}: {:<10} map {maps}/{all_maps}, reduce {parts}/{all_parts}", state(now));
+    let mut err = io::stderr();
+    if err.is_terminal() {
+        // Nobody may be there to see it.
+        let _ = write!(err, "\r\x1b[2K{line}");
+        if now.state() >= api::JobState::Completed {
+            let _ = writeln!(err);
+        }
+    } else if tell || last.is_none_or(|last| last.state != now.state) {
+        say(&line);
+    }
+}
