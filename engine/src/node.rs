@@ -1,4 +1,4 @@
-//! The async shells of a master and a worker, generic over the [`env`] seam: the simulator runs them as they are.
+//! The async shells of a master and a worker, generic over the seam of `env`: the simulator runs them as they are.
 
 mod clock;
 pub mod env;

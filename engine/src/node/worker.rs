@@ -1,6 +1,6 @@
 //! The shell of a worker: it registers with the leading master, polls, and does what the answers say.
 //!
-//! [`board`] holds all that the worker knows and is pure; `attempt` runs one attempt at a task; `shuffle` brings the
+//! `board` holds all that the worker knows and is pure; `attempt` runs one attempt at a task; `shuffle` brings the
 //! segments of finished maps here and serves those that were made here. Nothing here decides: the leader does.
 
 mod attempt;
