@@ -104,13 +104,33 @@ fn folder(path: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(path).map_err(|source| Error::Folder { path: path.into(), source })
 }
 
-/// The cluster that a folder belongs to, if it has ever belonged to one.
-fn cluster_of(data: &Path) -> Result<Option<u64>, Error> {
+/// How far a folder has come to be a member's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It makes its cluster.
+    New,
+    /// It asks to be taken in. Never must it make one.
+    Joining,
+    Member,
+}
+
+impl Stage {
+    fn word(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Joining => "joining",
+            Self::Member => "member",
+        }
+    }
+}
+
+/// The cluster that a folder belongs to, and how far it has come, if it has begun to.
+fn cluster_of(data: &Path) -> Result<Option<(u64, Stage)>, Error> {
     let path = data.join(CLUSTER);
     match std::fs::read_to_string(&path) {
-        Ok(text) => match u64::from_str_radix(text.trim(), 16) {
-            Ok(cluster) => Ok(Some(cluster)),
-            Err(_) => {
+        Ok(text) => match parse(&text) {
+            Some(found) => Ok(Some(found)),
+            None => {
                 let source = io::Error::other("it holds no id of a cluster; restore it, or begin with an empty folder");
                 Err(Error::Folder { path, source })
             }
@@ -120,12 +140,18 @@ fn cluster_of(data: &Path) -> Result<Option<u64>, Error> {
     }
 }
 
-/// Writes down which cluster the folder belongs to, before anything else is in it.
-fn belong(data: &Path, cluster: u64) -> Result<(), Error> {
+fn parse(text: &str) -> Option<(u64, Stage)> {
+    let (cluster, word) = text.trim().split_once(' ')?;
+    let stage = [Stage::New, Stage::Joining, Stage::Member].into_iter().find(|stage| stage.word() == word)?;
+    Some((u64::from_str_radix(cluster, 16).ok()?, stage))
+}
+
+/// Writes down which cluster the folder belongs to, before anything else is in it, and how far it has come.
+fn belong(data: &Path, cluster: u64, stage: Stage) -> Result<(), Error> {
     let path = data.join(CLUSTER);
     let write = || {
         let new = data.join("cluster.new");
-        std::fs::write(&new, format!("{cluster:016x}\n"))?;
+        std::fs::write(&new, format!("{cluster:016x} {}\n", stage.word()))?;
         std::fs::File::open(&new)?.sync_all()?;
         std::fs::rename(&new, &path)?;
         std::fs::File::open(data)?.sync_all()
@@ -164,7 +190,7 @@ pub async fn run(
     if let Some(part) = master {
         let scratch = common.data.join("master");
         folder(&scratch)?;
-        let node = start_master(&common.data, part, world(&scratch, 1), &channels, &here, log, &mut routes).await?;
+        let node = start_master(&common.data, part, world(&scratch, 1), &channels, log, &mut routes).await?;
         leader = Some(node);
     }
     let mut labourer = None;
@@ -195,8 +221,9 @@ pub async fn run(
     let mut leading = leader.clone().map(|(node, _)| tokio::spawn(async move { node.run().await }));
     if let Some((node, found)) = &leader {
         found.settle(node, &channels, &here).await?;
+        belong(&common.data, found.cluster(), Stage::Member)?;
     }
-    let working = labourer.clone().map(|node| tokio::spawn(async move { node.run().await }));
+    let mut working = labourer.clone().map(|node| tokio::spawn(async move { node.run().await }));
     ready(&here);
 
     let broken = async {
@@ -205,12 +232,20 @@ pub async fn run(
             None => std::future::pending().await,
         }
     };
+    // A worker that was drained has no more to do.
+    let drained = async {
+        match &mut working {
+            Some(working) if leader.is_none() => drop(working.await),
+            _ => std::future::pending().await,
+        }
+    };
     let outcome = tokio::select! {
         () = stop => Ok(()),
+        () = drained => Ok(()),
         why = broken => Err(Error::Ended(why)),
     };
     if outcome.is_ok() {
-        if let (Some(node), Some(working)) = (&labourer, working) {
+        if let (Some(node), Some(working)) = (&labourer, working.filter(|working| !working.is_finished())) {
             // Alone in its process with the only master there is nobody to hand over to.
             if leader.is_some() {
                 node.stop()
@@ -232,7 +267,7 @@ pub async fn run(
 #[derive(Clone)]
 enum Found {
     /// It has been a member.
-    Member,
+    Member(u64),
     /// It makes one.
     New(u64),
     /// It joins that of another master.
@@ -240,10 +275,15 @@ enum Found {
 }
 
 impl Found {
+    fn cluster(&self) -> u64 {
+        let (Self::Member(cluster) | Self::New(cluster) | Self::Joins(cluster, _)) = self;
+        *cluster
+    }
+
     async fn settle(&self, node: &MasterNode<World>, channels: &Channels, here: &str) -> Result<(), Error> {
         let me = || Peer { id: node.log().identity().node, address: here.to_string() };
         match self {
-            Self::Member => Ok(()),
+            Self::Member(_) => Ok(()),
             Self::New(cluster) => {
                 node.log().initialize(&[me()]).await?;
                 while node.init(*cluster).await.is_err() {
@@ -264,40 +304,41 @@ async fn start_master(
     part: MasterPart,
     world: World,
     channels: &Channels,
-    here: &str,
     mut log: gristmill_raft::Options,
     routes: &mut Routes,
 ) -> Result<(MasterNode<World>, Found), Error> {
-    let known = cluster_of(data)?;
-    let found = match (known, part.join) {
-        (Some(_), _) => Found::Member,
+    let found = match (cluster_of(data)?, part.join) {
+        (Some((cluster, Stage::Member)), _) => Found::Member(cluster),
+        (Some((cluster, Stage::New)), _) => Found::New(cluster),
+        (Some((cluster, Stage::Joining)), Some(at)) => Found::Joins(cluster, at),
+        (Some((_, Stage::Joining)), None) => {
+            let source = io::Error::other(
+                "it was to join a cluster and never did; give --join again, or begin with an empty folder",
+            );
+            return Err(Error::Folder { path: data.into(), source });
+        }
         (None, Some(at)) => {
             let client = admin::Client::new(channels.clone(), &at, JOIN_WITHIN);
             Found::Joins(client.status().await?.cluster, at)
         }
         (None, None) => Found::New(rand::random::<u64>().max(1)),
     };
-    log.cluster = match (&found, known) {
-        (Found::New(cluster) | Found::Joins(cluster, _), _) => *cluster,
-        (Found::Member, known) => known.unwrap_or_default(),
-    };
+    log.cluster = found.cluster();
+    match found {
+        Found::Member(_) => {}
+        Found::New(cluster) => belong(data, cluster, Stage::New)?,
+        Found::Joins(cluster, _) => belong(data, cluster, Stage::Joining)?,
+    }
     let raft = data.join("raft");
     folder(&raft)?;
     let disks = verify::open(&raft)?;
     let transport = Transport::new(channels.clone());
     let options = master::Options { log: log.clone(), leader: Config::default() };
     let node = MasterNode::start(world, options, disks, |_| transport).await?;
-    if known.is_none() {
-        belong(data, log.cluster)?;
-    }
-    // A folder that was given its cluster but never came to be in it begins again where it stopped.
-    let found = match found {
-        Found::Member if node.log().metrics().voters.is_empty() && node.log().metrics().learners.is_empty() => {
-            Found::New(log.cluster)
-        }
-        found => found,
-    };
-    let _ = here;
+    // What it was to do may have been done before it could write that down.
+    let metrics = node.log().metrics();
+    let found =
+        if metrics.voters.is_empty() && metrics.learners.is_empty() { found } else { Found::Member(log.cluster) };
     let (workers, jobs, cluster) = Master::new(node.clone(), channels.clone()).services();
     *routes = std::mem::take(routes)
         .add_service(peers::service(node.log().clone()))

@@ -12,7 +12,7 @@ use super::ids::{AttemptId, Digest, job_name, job_of_name};
 use super::job::{Job, JobState};
 
 /// Folder in the store for what is not an output.
-const ROOT: &str = ".gristmill";
+pub const ROOT: &str = ".gristmill";
 
 /// Below this lies all that a job's attempts leave in the store; deleted at the job's end.
 pub fn scratch(cluster: u64, job: u64) -> String {

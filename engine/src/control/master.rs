@@ -283,6 +283,16 @@ impl Master {
         self.term
     }
 
+    /// How many attempts it has given out.
+    pub fn attempts_given_out(&self) -> u64 {
+        self.counter
+    }
+
+    /// Of a term that was led before: so many attempts were given out in it.
+    pub fn skip_attempts(&mut self, given_out: u64) {
+        self.counter = self.counter.max(given_out);
+    }
+
     /// The state as it was told last.
     pub fn state(&self) -> &State {
         &self.state

@@ -67,6 +67,8 @@ struct Inner<E: MasterEnv> {
     options: Options,
     begun: <E::Rt as AsyncRuntime>::Instant,
     leading: Mutex<Option<Leading>>,
+    /// The last term led, and how many attempts were given out in it.
+    given_out: Mutex<(u64, u64)>,
     /// The leader's view of things has changed: watchers look.
     changed: Signal<E::Rt>,
     stop: Signal<E::Rt>,
@@ -93,8 +95,8 @@ impl<E: MasterEnv> MasterNode<E> {
         let news: Arc<News<E::Rt>> = Arc::default();
         let log = Node::start(disks, net, Replica::new(news.clone()), &options.log).await?;
         let begun = clock::now::<E::Rt>();
-        let (leading, changed, stop) = Default::default();
-        Ok(Self { inner: Arc::new(Inner { env, log, news, options, begun, leading, changed, stop }) })
+        let (leading, given_out, changed, stop) = Default::default();
+        Ok(Self { inner: Arc::new(Inner { env, log, news, options, begun, leading, given_out, changed, stop }) })
     }
 
     /// The node of the replicated log.
@@ -166,7 +168,9 @@ impl<E: MasterEnv> MasterNode<E> {
         {
             let mut leading = self.inner.leading();
             let Some(leading) = leading.as_mut() else { return Err(self.inner.not_leader()) };
-            leading.polls.insert(incarnation, (sequence, answer));
+            if leading.polls.get(&incarnation).is_none_or(|(newest, _)| *newest < sequence) {
+                leading.polls.insert(incarnation, (sequence, answer));
+            }
         }
         let closed = Closed { node: self, incarnation, sequence };
         self.inner.tell(Input::Poll(poll));
@@ -229,20 +233,29 @@ impl<E: MasterEnv> Inner<E> {
             return;
         }
         self.step_down();
+        // What is applied from here on is told; what is told twice does no harm.
+        self.news.take();
         // What earlier leaders committed is applied here before this one begins.
         let Ok(state) = self.log.read(|replica| replica.state.clone()).await else { return };
         if self.log.metrics().leadership.term != leadership.term {
             return;
         }
-        self.news.take();
         self.env.note(Note::Leads { term: leadership.term });
-        let (master, effects) = Master::lead(self.now(), leadership.term, state, self.options.leader.clone());
+        let (mut master, effects) = Master::lead(self.now(), leadership.term, state, self.options.leader.clone());
+        // A term may be led once more after something made this node doubt: no attempt is given out twice.
+        let (term, counter) = *self.given_out.lock().unwrap_or_else(PoisonError::into_inner);
+        if term == leadership.term {
+            master.skip_attempts(counter);
+        }
         *self.leading() = Some(Leading { master, polls: BTreeMap::new() });
         self.carry_out(effects);
     }
 
     fn step_down(&self) {
-        if self.leading().take().is_some() {
+        let before = self.leading().take();
+        if let Some(before) = before {
+            let given_out = (before.master.term(), before.master.attempts_given_out());
+            *self.given_out.lock().unwrap_or_else(PoisonError::into_inner) = given_out;
             self.env.note(Note::Follows);
             self.changed.raise();
         }

@@ -1,5 +1,6 @@
 //! How a worker or a client finds the master that leads, and keeps asking until one answers.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,12 +17,14 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_s
 pub(crate) struct Masters {
     addresses: Vec<String>,
     leader: Mutex<Option<String>>,
+    /// Whom to ask while no leader is known: another one after each failure.
+    next: AtomicUsize,
 }
 
 impl Masters {
     /// Of these addresses, at least one, one or more may answer.
     pub(crate) fn new(addresses: Vec<String>) -> Self {
-        Self { addresses, leader: Mutex::default() }
+        Self { addresses, leader: Mutex::default(), next: AtomicUsize::new(0) }
     }
 
     fn leader(&self) -> Option<String> {
@@ -41,15 +44,12 @@ impl Masters {
         within: Duration,
     ) -> Result<Bytes, CallError> {
         let deadline = clock::now::<Rt>() + within;
-        let (mut pause, mut next) = (PAUSE.0, 0);
+        let mut pause = PAUSE.0;
         loop {
             let known = self.leader();
             let to = match &known {
                 Some(leader) => leader.clone(),
-                None => {
-                    next += 1;
-                    self.addresses[(next - 1) % self.addresses.len()].clone()
-                }
+                None => self.addresses[self.next.fetch_add(1, Relaxed) % self.addresses.len()].clone(),
             };
             let now = clock::now::<Rt>();
             if now >= deadline {

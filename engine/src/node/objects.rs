@@ -102,7 +102,10 @@ impl Inputs {
                 continue;
             }
             let name = &Name::new(object.name.as_str())?;
-            let now = patiently::<E::Rt, _, _>(|| env.store().head(name)).await?;
+            let now = patiently::<E::Rt, _, _>(|| env.store().head(name)).await.map_err(|e| match e.kind {
+                Kind::NotFound => Error::new(Kind::Changed, format!("{name} is gone since the job was planned")),
+                _ => e,
+            })?;
             if now.version.0 != object.version || now.len != object.size {
                 return Err(Error::new(Kind::Changed, format!("{name} has changed since the job was planned")));
             }

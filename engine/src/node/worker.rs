@@ -119,7 +119,7 @@ impl<E: Env> Worker<E> {
             let Some(incarnation) = inner.register().await else { continue };
             *inner.board() = Board::new(incarnation, inner.options.slots);
             inner.board().draining = inner.draining.load(Relaxed);
-            match inner.converse().await {
+            match inner.converse(incarnation).await {
                 End::Fenced(why) => {
                     inner.env.note(Note::Fenced { why });
                     inner.board().stop_all();
@@ -151,7 +151,8 @@ impl<E: Env> Worker<E> {
 
     /// Answers [`Method::Fetch`]: segments that were made here.
     pub fn fetch(&self, request: Bytes) -> gristmill_raft::net::BoxStream<'static, Result<Bytes, CallError>> {
-        shuffle::serve(self.inner.env.clone(), request)
+        let whose = (self.inner.cluster.load(Relaxed), self.inner.board().incarnation());
+        shuffle::serve(self.inner.env.clone(), whose, request)
     }
 }
 
@@ -200,7 +201,7 @@ impl<E: Env> Inner<E> {
     }
 
     /// Polls until the incarnation ends.
-    async fn converse(self: &Arc<Self>) -> End {
+    async fn converse(self: &Arc<Self>, incarnation: u64) -> End {
         let (mut wait, mut pause) = (FIRST_WAIT, PAUSE.0);
         let mut news = self.news.listen();
         loop {
@@ -236,13 +237,13 @@ impl<E: Env> Inner<E> {
                 wait = Duration::from_millis(answer.wait_ms.min(60_000).into());
             }
             let orders = self.board().heed(answer);
-            if let Some(end) = self.carry_out(orders) {
+            if let Some(end) = self.carry_out(incarnation, orders) {
                 return end;
             }
         }
     }
 
-    fn carry_out(self: &Arc<Self>, orders: Orders) -> Option<End> {
+    fn carry_out(self: &Arc<Self>, incarnation: u64, orders: Orders) -> Option<End> {
         if let Some(why) = orders.fenced {
             return Some(End::Fenced(why));
         }
@@ -258,7 +259,7 @@ impl<E: Env> Inner<E> {
         }
         for (assignment, controls) in orders.begin {
             let worker = self.clone();
-            drop(E::Rt::spawn(async move { worker.attempt(assignment, controls).await }));
+            drop(E::Rt::spawn(async move { worker.attempt(incarnation, assignment, controls).await }));
         }
         for task in orders.upload {
             let worker = self.clone();
@@ -277,13 +278,21 @@ impl<E: Env> Inner<E> {
     }
 
     /// Runs an attempt and puts its end on the board.
-    async fn attempt(self: Arc<Self>, assignment: proto::Assignment, controls: board::Controls) {
+    async fn attempt(self: Arc<Self>, incarnation: u64, assignment: proto::Assignment, controls: board::Controls) {
         let task = assignment.task;
         let end = match self.perform(&assignment, &controls).await {
             Ok(done) => proto::task_report::End::Done(done),
             Err(failure) => proto::task_report::End::Failure(failure),
         };
-        self.board().ended(proto::TaskReport { task, end: Some(end) });
+        if let (Some(task), proto::task_report::End::Failure(_)) = (&task, &end) {
+            self.remove(&paths::attempt(task));
+        }
+        let mut board = self.board();
+        // What an earlier incarnation ran is nobody's.
+        if board.incarnation() == incarnation {
+            board.ended(proto::TaskReport { task, end: Some(end) });
+        }
+        drop(board);
         self.news.raise();
     }
 

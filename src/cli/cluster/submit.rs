@@ -7,11 +7,12 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use gristmill_engine::registry::Entry;
 use gristmill_proto::v1 as api;
 use gristmill_proto::v1::jobs_client::JobsClient;
+use gristmill_raft::net::Error;
 use tonic::transport::Channel;
 
 use super::super::failure::Failure;
 use super::super::{say, stdout};
-use super::ask::{WITHIN, answered, at, block_on, channel, state};
+use super::ask::{WITHIN, at, block_on, channel, state};
 use crate::cluster::answer;
 
 /// How often a lost connection is opened again while a job is followed.
@@ -157,7 +158,22 @@ pub(super) fn submit(program: &str, apps: &[Entry], of: &ArgMatches) -> Result<(
     let channel = channel(of)?;
     let mut client = JobsClient::new(channel.clone());
     let request = api::SubmitRequest { key, spec: Some(spec) };
-    let done = block_on(async { answered(client.submit(answer::request(request, WITHIN))).await })?;
+    // An election takes a moment: with one key the job is submitted once, however often it is asked for.
+    let done = block_on(async {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let asked = client.submit(answer::request(request.clone(), WITHIN));
+            match answer::within(WITHIN, asked).await {
+                Err(Error::Refused(why)) => return Err(Failure::Cluster(format!("refused: {why}"))),
+                Err(e) if begun.elapsed() >= WITHIN => {
+                    let again = format!("{e}; to ask again for the same job: --submission-key {}", request.key);
+                    return Err(Failure::Cluster(again));
+                }
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(200)).await,
+                Ok(done) => return Ok(done),
+            }
+        }
+    })?;
     if of.get_flag("job.detach") {
         return stdout::print(done.job + "\n");
     }

@@ -12,6 +12,9 @@ use crate::control::fleet::Worker;
 use crate::control::ids::{AttemptId, Stage, TaskId};
 use crate::control::run::{Run, Running};
 
+/// Attempts in one answer, each with a spec of at most 64 KiB: an answer stays below the 4 MiB of a message.
+const ASSIGNMENTS: usize = 48;
+
 /// What of the leader's settings choosing depends on.
 #[derive(Clone, Copy)]
 struct Rules {
@@ -47,6 +50,9 @@ impl Master {
     fn assign_one(&mut self, id: u64) -> bool {
         let now = self.now.mono;
         let Some(worker) = self.fleet.workers.get(&id).filter(|worker| worker.takes_work(now)) else { return false };
+        if worker.answer.assignments.len() >= ASSIGNMENTS {
+            return false;
+        }
         let rules = Rules {
             slow_start_percent: self.config.slow_start_percent,
             // Of one worker there is no other.
@@ -135,7 +141,6 @@ fn assignment(run: &Run, task: TaskId, attempt: AttemptId) -> wire::Assignment {
     let kind = match task.stage {
         Stage::Survey => Kind::Survey(wire::SurveyTask {}),
         Stage::Map => Kind::Map(wire::MapTask {
-            inputs: plan.and_then(|plan| plan.maps.get(task.partition as usize)).cloned().unwrap_or_default(),
             survey: survey.map(|result| wire::SurveyResult {
                 attempt: Some(result.attempt.into()),
                 digest: bytes::Bytes::copy_from_slice(&result.digest),

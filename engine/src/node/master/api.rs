@@ -133,6 +133,18 @@ impl<E: MasterEnv> MasterNode<E> {
         let advice = format!("see `gristmill run {} --help`", app.name);
         let invalid = |e: String| refused(Code::Invalid, e, &advice);
         spec::options(job, 1 << 30).map_err(invalid)?;
+        if job.skip_bad_records > 0 || job.phase() != api::Phase::Unspecified {
+            let what = "bad records cannot be passed over, nor phases run alone, on a cluster yet";
+            return Err(refused(Code::Invalid, what, "leave it out, or use `gristmill run`"));
+        }
+        let ours = |name: &String| name.starts_with(commit::ROOT);
+        if job.inputs.iter().any(ours) || ours(&job.output) {
+            return Err(refused(
+                Code::Invalid,
+                format!("{}/ is the cluster's own", commit::ROOT),
+                "name another folder",
+            ));
+        }
         let apps = self.inner.env.apps();
         // Workers may have apps that this master has not: they look at the flags.
         if apps.has(&app.name) {
@@ -235,6 +247,7 @@ impl<E: MasterEnv> MasterNode<E> {
     /// # Errors
     /// Why it was not cancelled.
     pub async fn cancel(&self, principal: &str, job: &str) -> Result<api::JobStatus, ApiError> {
+        self.confirm().await?;
         let number = self.number(job)?;
         match self.inner.propose(principal, Action::CancelJob(wire::CancelJob { job: number })).await? {
             Outcome::Refused(no) => Err(no.into()),
@@ -247,6 +260,7 @@ impl<E: MasterEnv> MasterNode<E> {
     /// # Errors
     /// Why it was not submitted again.
     pub async fn retry(&self, principal: &str, job: &str, key: String) -> Result<api::SubmitResponse, ApiError> {
+        self.confirm().await?;
         let job = self.number(job)?;
         self.submitted(principal, Action::RetryJob(wire::RetryJob { job, key })).await
     }
@@ -322,6 +336,7 @@ impl<E: MasterEnv> MasterNode<E> {
     /// # Errors
     /// That there is no such worker.
     pub async fn drain(&self, principal: &str, name: &str) -> Result<(), ApiError> {
+        self.confirm().await?;
         let state = self.inner.state();
         let named = |worker: &&wire::WorkerRecord| worker.info.as_ref().is_some_and(|info| info.name == name);
         let worker = state.workers().find(named).map(|worker| worker.incarnation);

@@ -63,6 +63,8 @@ impl<E: MasterEnv> Inner<E> {
                 return Err(never(Reason::Input, message, "name fewer, or join small ones"));
             }
         }
+        // As a local run numbers its inputs, whatever the order of the patterns.
+        file.objects.sort_by(|a, b| a.name.cmp(&b.name));
         let divided = self.divide(job, &file)?;
         let range = |r: &Range| wire::PlannedRange { object: r.object, start: r.start, length: r.end - r.start };
         let task = |ranges: &Vec<Range>| wire::PlannedTask { ranges: ranges.iter().map(range).collect() };
@@ -108,7 +110,8 @@ impl<E: MasterEnv> Inner<E> {
         };
         let glob = GlobBuilder::new(pattern).literal_separator(true).build().map_err(|e| bad(&e))?;
         let matcher = glob.compile_matcher();
-        Ok(found.into_iter().filter(|(name, _)| matcher.is_match(name.as_str())).collect())
+        let wanted = |name: &str| matcher.is_match(name) && !is_hidden(&name[prefix.len()..]);
+        Ok(found.into_iter().filter(|(name, _)| wanted(name.as_str())).collect())
     }
 
     pub(super) async fn load_plan(&self, job: &Job) -> Result<Plan, Setback> {

@@ -52,6 +52,7 @@ fn of_engine(e: Error) -> wire::Failure {
         }
         Error::Interrupted => Cause::Returned,
         Error::Scratch(_) | Error::Write { .. } | Error::Segment(_) | Error::Open { .. } => Cause::Worker,
+        Error::Read { .. } => Cause::Worker,
         Error::Shrank { .. } => Cause::InputChanged,
         _ => Cause::App,
     };
@@ -181,10 +182,12 @@ impl<E: Env> Inner<E> {
     ) -> Result<wire::Done, wire::Failure> {
         let splitters = self.boundaries(assignment, task, map.survey.as_ref()).await?;
         let attempt = paths::attempt(task);
-        let numbers: Vec<u32> = map.inputs.iter().map(|range| range.input).collect();
+        let planned = plan.maps.get(task.partition as usize).map(|task| task.ranges.as_slice()).unwrap_or_default();
+        let range =
+            |r: &wire::PlannedRange| Range { object: r.object, start: r.start, end: r.start.saturating_add(r.length) };
+        let ranges: Vec<Range> = planned.iter().map(range).collect();
+        let numbers: Vec<u32> = ranges.iter().map(|range| range.object).collect();
         let inputs = Inputs::get(&self.env, plan, numbers, &attempt).await.map_err(of_store)?;
-        let range = |r: &wire::InputRange| Range { object: r.input, start: r.start, end: r.end };
-        let ranges: Vec<Range> = map.inputs.iter().map(range).collect();
         let bytes: u64 = ranges.iter().map(|r| r.end.saturating_sub(r.start)).sum();
         let (listing, parts, file) = (spec::listing(plan), assignment.reduces, paths::segments(&attempt));
         let (scratch, stop) = (self.env.scratch().clone(), controls.stop.clone());

@@ -23,7 +23,7 @@ pub(crate) fn id_of(task: &proto::Task) -> Id {
 }
 
 /// The most reports, and missing segments, in one poll.
-const MOST: usize = 1024;
+const MOST: usize = 256;
 
 /// What an attempt and the poll share.
 #[derive(Debug, Clone, Default)]
@@ -101,6 +101,10 @@ impl Board {
         }
     }
 
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
     /// The next poll.
     pub(crate) fn poll(&mut self) -> proto::Poll {
         self.sequence += 1;
@@ -150,6 +154,10 @@ impl Board {
             return Orders { fenced: Some(answer.fenced), ..Orders::default() };
         }
         let mut orders = Orders { drained: answer.drained, ..Orders::default() };
+        if answer.drain && !self.draining {
+            self.draining = true;
+            self.stop_all();
+        }
         let discard: BTreeSet<Id> = answer.discard.iter().map(|a| id(Some(a))).collect();
         for attempt in &answer.settled {
             let Some(report) = self.reports.remove(&id(Some(attempt))) else { continue };

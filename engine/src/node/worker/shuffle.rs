@@ -66,7 +66,7 @@ fn digest(bytes: &[u8]) -> Option<Digest> {
 }
 
 /// Answers a request for segments.
-pub(super) fn serve<E: Env>(env: E, request: Bytes) -> BoxStream<'static, Result<Bytes, CallError>> {
+pub(super) fn serve<E: Env>(env: E, whose: (u64, u64), request: Bytes) -> BoxStream<'static, Result<Bytes, CallError>> {
     let refused = |why: String| -> BoxStream<'static, Result<Bytes, CallError>> {
         Box::pin(stream::once(async { Err(CallError::Refused(why)) }))
     };
@@ -75,7 +75,10 @@ pub(super) fn serve<E: Env>(env: E, request: Bytes) -> BoxStream<'static, Result
         Ok(_) => return refused(format!("more than {BATCH} segments at once")),
         Err(e) => return refused(format!("a request for segments that makes no sense: {e}")),
     };
-    let wire::FetchRequest { job, part, maps } = request;
+    let wire::FetchRequest { job, part, maps, cluster, incarnation } = request;
+    if (cluster, incarnation) != whose {
+        return refused("the segments asked for are another worker's".into());
+    }
     let pieces = (0..).zip(maps).flat_map(move |(position, map)| {
         let missing = wire::SegmentPiece { position, missing: true, ..Default::default() };
         let here = segment(&env, &paths::map(job, map.map, map.attempt), part);
@@ -218,10 +221,12 @@ impl<E: Env> Inner<E> {
             return self.fetch_stored(assignment, task, places).await;
         }
         let maps = places.iter().map(|p| wire::FinishedMap { map: p.map, attempt: p.attempt }).collect();
-        let request = wire::FetchRequest { job: task.job, part: task.partition, maps };
+        let incarnation = places.first().map_or(0, |place| place.incarnation);
+        let whose = (assignment.cluster, incarnation);
+        let request = wire::FetchRequest { job: task.job, part: task.partition, maps, cluster: whose.0, incarnation };
         let request = Bytes::from(request.encode_to_vec());
         let answers: BoxStream<'static, _> = if *address == self.options.address {
-            serve(self.env.clone(), request)
+            serve(self.env.clone(), (assignment.cluster, self.board().incarnation()), request)
         } else {
             self.env.net().fetch(address, Method::Fetch, request, STALL)
         };
