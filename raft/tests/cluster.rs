@@ -8,7 +8,7 @@ use std::time::Duration;
 use gristmill_raft::Error;
 use gristmill_raft::model::Faults;
 use gristmill_raft::node::Role;
-use support::{Cluster, run};
+use support::{Cluster, UNKNOWN, run};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -28,6 +28,24 @@ fn three_nodes_agree_and_survive_their_leader() {
         cluster.restart(old).await;
         cluster.put(80).await;
         cluster.settle(81).await;
+    });
+}
+
+#[test]
+fn a_command_that_is_not_understood_ends_the_node_and_is_not_passed_over() {
+    run(async {
+        let mut cluster = Cluster::of(1).await;
+        cluster.put(0).await;
+        let told = cluster.node(0).propose(UNKNOWN).await;
+        assert!(matches!(told, Err(Error::Unknown(_) | Error::Ended(_))), "{told:?}");
+        let why = cluster.node(0).ended().unwrap();
+        assert!(why.contains("does not know the command; start a newer one"), "{why}");
+        assert_eq!(cluster.node(0).read_stale(|state| state.commands.len()), 1);
+        // It is in the log: the same build can not go on from there, whatever comes after it.
+        cluster.crash(0).await;
+        cluster.restart(0).await;
+        let told = tokio::time::timeout(SOON, cluster.node(0).propose(b"a later one".to_vec())).await;
+        assert!(matches!(told, Ok(Err(_))), "{told:?}");
     });
 }
 

@@ -64,7 +64,12 @@ fn run(program: &str, apps: &[Entry]) -> Result<Command, Failure> {
 
 /// An app with its flags and ours.
 fn app(program: &str, entry: &Entry) -> Result<Command, Failure> {
-    let mut ours = JobFlags::augment_args(Command::new("ours"));
+    let command = beside(entry, JobFlags::augment_args(Command::new("ours")))?;
+    Ok(command.after_help(format!("Example:\n  {program} run {} {}", entry.name(), entry.example())))
+}
+
+/// An app's command with the arguments of `ours` beside its own.
+pub(crate) fn beside(entry: &Entry, mut ours: Command) -> Result<Command, Failure> {
     for theirs in entry.command().get_arguments() {
         let same = |o: &&clap::Arg| {
             o.get_id() == theirs.get_id() || (o.get_long().is_some() && o.get_long() == theirs.get_long())
@@ -80,6 +85,5 @@ fn app(program: &str, entry: &Entry) -> Result<Command, Failure> {
         }
     }
     // Of a flag given twice the last counts, as scripts and aliases expect.
-    let command = entry.command().args(ours.get_arguments().cloned()).args_override_self(true);
-    Ok(command.after_help(format!("Example:\n  {program} run {} {}", entry.name(), entry.example())))
+    Ok(entry.command().args(ours.get_arguments().cloned()).args_override_self(true))
 }

@@ -6,13 +6,12 @@ use std::time::Duration;
 use gristmill_proto::internal::v1 as proto;
 use gristmill_proto::internal::v1::admin_client::AdminClient;
 use gristmill_proto::internal::v1::admin_server::{Admin, AdminServer};
-use gristmill_proto::prost::Message as _;
 use gristmill_raft::net::{self, Peer};
 use gristmill_raft::node::{Metrics, Role};
 use gristmill_raft::{Env, Node, StateMachine};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::address;
 use super::answer;
@@ -123,10 +122,7 @@ fn member(peer: Peer) -> proto::Member {
 fn status(error: &gristmill_raft::Error) -> Status {
     use gristmill_raft::Error::{NotLeader, Refused};
     match error {
-        NotLeader { leader } => {
-            let leader = leader.clone().map(member).unwrap_or_default();
-            Status::with_details(Code::Aborted, error.to_string(), leader.encode_to_vec().into())
-        }
+        NotLeader { leader } => answer::not_leader(leader.as_ref().map(|peer| peer.address.as_str())),
         Refused(why) => Status::failed_precondition(why),
         other => Status::unknown(other.to_string()),
     }
@@ -244,11 +240,13 @@ impl Client {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(status) => status,
             };
-            if let Some(leader) = elsewhere(&status) {
-                let known = !leader.is_empty() && leader != address;
-                address = if known { leader } else { self.at.clone() };
-                if !known {
-                    sleep(ASK_EVERY).await;
+            if let Some(leader) = answer::elsewhere(&status) {
+                match leader.filter(|leader| *leader != address) {
+                    Some(leader) => address = leader,
+                    None => {
+                        address.clone_from(&self.at);
+                        sleep(ASK_EVERY).await;
+                    }
                 }
                 continue;
             }
@@ -262,10 +260,4 @@ impl Client {
             sleep(ASK_EVERY).await;
         }
     }
-}
-
-/// The leader's address, empty if it is not known, when the status says that the node does not lead.
-fn elsewhere(status: &Status) -> Option<String> {
-    let leader = || proto::Member::decode(status.details()).unwrap_or_default().address;
-    (status.code() == Code::Aborted).then(leader)
 }

@@ -4,6 +4,8 @@ use std::error::Error as _;
 use std::future::Future;
 use std::time::Duration;
 
+use gristmill_proto::internal::v1::Leader;
+use gristmill_proto::prost::Message as _;
 use gristmill_raft::net::Error;
 use tokio::time::timeout;
 use tonic::{Code, ConnectError, Request, Response, Status};
@@ -57,6 +59,22 @@ pub fn status(error: Error) -> Status {
         // Whoever asked does not know more than we do, even if it was not sent from here.
         Error::NotSent(why) | Error::Unknown(why) => Status::unknown(why),
     }
+}
+
+/// That this node does not lead, and who does.
+pub fn not_leader(leader: Option<&str>) -> Status {
+    let text = match leader {
+        Some(leader) => format!("this node is not the leader; the one at {leader} is"),
+        None => "this node is not the leader and knows of none".to_string(),
+    };
+    let details = Leader { address: leader.unwrap_or_default().to_string() }.encode_to_vec();
+    Status::with_details(Code::Aborted, text, details.into())
+}
+
+/// The other way: the leader's address if it is known, when a status says that the node does not lead.
+pub fn elsewhere(status: &Status) -> Option<Option<String>> {
+    let leader = || Leader::decode(status.details()).unwrap_or_default().address;
+    (status.code() == Code::Aborted).then(|| Some(leader()).filter(|address| !address.is_empty()))
 }
 
 fn never_connected(status: &Status) -> bool {

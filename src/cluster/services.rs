@@ -9,9 +9,9 @@ use bytes::Bytes;
 use gristmill_engine::node::master::{ApiError, Code as Kind, MasterNode};
 use gristmill_engine::node::rpc::CallError;
 use gristmill_engine::node::worker::Worker;
+use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::internal::v1::segments_server::{Segments, SegmentsServer};
 use gristmill_proto::internal::v1::workers_server::{Workers, WorkersServer};
-use gristmill_proto::internal::v1::{self as wire, Leader};
 use gristmill_proto::prost::Message as _;
 use gristmill_proto::v1 as api;
 use gristmill_proto::v1::cluster_client::ClusterClient;
@@ -22,6 +22,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
+use super::answer;
 use super::channels::{Channels, Lane};
 use super::world::World;
 
@@ -36,18 +37,9 @@ const EVERYBODY: &str = "anonymous";
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-fn not_leader(leader: Option<String>) -> Status {
-    let text = match &leader {
-        Some(leader) => format!("this master does not lead; the one at {leader} does"),
-        None => "this master does not lead, and knows of none that does; try again".to_string(),
-    };
-    let details = Leader { address: leader.unwrap_or_default() }.encode_to_vec();
-    Status::with_details(Code::Aborted, text, details.into())
-}
-
 fn of_call(e: CallError) -> Status {
     match e {
-        CallError::NotLeader { leader } => not_leader(leader),
+        CallError::NotLeader { leader } => answer::not_leader(leader.as_deref()),
         CallError::Refused(why) => Status::failed_precondition(why),
         CallError::NotSent(why) => Status::unavailable(why),
         CallError::Unknown(why) => Status::unknown(why),
@@ -57,7 +49,7 @@ fn of_call(e: CallError) -> Status {
 fn of_api(e: ApiError) -> Status {
     let ApiError::Refused { code, .. } = &e else {
         let ApiError::NotLeader { leader } = e else { return Status::internal(e.to_string()) };
-        return not_leader(leader);
+        return answer::not_leader(leader.as_deref());
     };
     let code = match code {
         Kind::Invalid => Code::InvalidArgument,
@@ -67,7 +59,6 @@ fn of_api(e: ApiError) -> Status {
         Kind::State => Code::FailedPrecondition,
         Kind::Unavailable => Code::Unavailable,
         Kind::Unknown => Code::Unknown,
-        Kind::Forbidden => Code::PermissionDenied,
     };
     Status::new(code, e.to_string())
 }

@@ -11,15 +11,13 @@ use gristmill_engine::node::master::MasterEnv;
 use gristmill_engine::node::rpc::{CallError, MAX_MESSAGE_BYTES, Method, Net};
 use gristmill_engine::scratch::Scratch;
 use gristmill_engine::store::Folder;
-use gristmill_proto::internal::v1::Leader;
-use gristmill_proto::prost::Message as _;
 use gristmill_raft::net::{BoxStream, Error};
 use gristmill_raft::tokio::TokioRuntime;
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 
 use super::Production;
 use super::answer;
@@ -128,9 +126,8 @@ impl Grpcs {
 
 /// What a status says about a call.
 fn failed(status: &Status) -> CallError {
-    if status.code() == Code::Aborted {
-        let leader = Leader::decode(status.details()).unwrap_or_default().address;
-        return CallError::NotLeader { leader: Some(leader).filter(|address| !address.is_empty()) };
+    if let Some(leader) = answer::elsewhere(status) {
+        return CallError::NotLeader { leader };
     }
     match answer::outcome(status) {
         Error::NotSent(why) => CallError::NotSent(why),

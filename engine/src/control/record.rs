@@ -132,6 +132,8 @@ impl State {
         job.recount();
         if !job.has_ended() {
             self.enter(&job);
+        } else if job.state == JobState::Completed {
+            self.hold_output(&job);
         }
         self.jobs.insert(job.id, Arc::new(job));
     }

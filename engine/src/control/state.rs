@@ -30,7 +30,8 @@ pub struct State {
     // What follows is derived from the above.
     /// Keys by age.
     pub(super) key_ages: OrdSet<(u64, Digest)>,
-    /// Claims on outputs by jobs that have not ended, their followers' included.
+    /// Claims on outputs: by jobs that have not ended, their followers' included, and by completed ones until they are
+    /// archived.
     pub(super) outputs: OrdMap<Arc<str>, u64>,
     /// Numbers of jobs that have not ended.
     pub(super) live_of_user: OrdMap<Arc<str>, u32>,
@@ -189,6 +190,11 @@ impl State {
             Some(left) => self.live_of_user.insert(job.principal.clone(), left),
             None => self.live_of_user.remove(&job.principal),
         };
+    }
+
+    /// Claims the output of a job that has completed and is not archived.
+    pub(super) fn hold_output(&mut self, job: &Job) {
+        self.outputs.insert(super::spec::output(&job.spec).into(), job.id);
     }
 
     pub(super) fn remember(&mut self, key: Digest, row: Key) {

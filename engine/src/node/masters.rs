@@ -82,3 +82,79 @@ impl Masters {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Future, ready};
+    use std::sync::Arc;
+
+    use gristmill_raft::net::BoxStream;
+    use gristmill_raft::tokio::TokioRuntime;
+
+    use super::*;
+
+    type Answer = fn(&str) -> Result<Bytes, CallError>;
+
+    /// Answers as a function of the address says, and notes who was asked.
+    #[derive(Clone)]
+    struct Fake(Answer, Arc<Mutex<Vec<String>>>);
+
+    impl Net for Fake {
+        fn call(
+            &self,
+            to: &str,
+            _: Method,
+            _: Bytes,
+            _: Duration,
+        ) -> impl Future<Output = Result<Bytes, CallError>> + Send + 'static + use<> {
+            self.1.lock().unwrap().push(to.to_string());
+            ready((self.0)(to))
+        }
+
+        fn fetch(&self, _: &str, _: Method, _: Bytes, _: Duration) -> BoxStream<'static, Result<Bytes, CallError>> {
+            unreachable!("nothing is fetched from a master")
+        }
+    }
+
+    /// What comes of `n` calls, and who was asked.
+    fn ask(n: usize, answer: Answer) -> (Vec<Result<Bytes, CallError>>, Vec<String>) {
+        let masters = Masters::new(vec!["a".into(), "b".into(), "c".into()]);
+        let net = Fake(answer, Arc::default());
+        let within = Duration::from_millis(300);
+        let mut outcomes = Vec::new();
+        for _ in 0..n {
+            let call = masters.call::<TokioRuntime, _>(&net, Method::Poll, Bytes::new(), within);
+            outcomes.push(TokioRuntime::run(call));
+        }
+        let asked = net.1.lock().unwrap().clone();
+        (outcomes, asked)
+    }
+
+    #[test]
+    fn the_leader_that_is_named_is_asked_and_remembered() {
+        let (outcomes, asked) = ask(2, |to| match to {
+            "c" => Ok(Bytes::new()),
+            _ => Err(CallError::NotLeader { leader: Some("c".into()) }),
+        });
+        assert!(outcomes.iter().all(Result::is_ok));
+        assert_eq!(asked, ["a", "c", "c"]);
+    }
+
+    #[test]
+    fn a_master_that_does_not_answer_is_not_the_only_one_asked() {
+        let (outcomes, asked) = ask(3, |to| match to {
+            "a" => Err(CallError::Unknown("it hangs".into())),
+            _ => Ok(Bytes::new()),
+        });
+        // What may have been carried out is not sent again; the next call goes elsewhere.
+        assert_eq!(outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true, true]);
+        assert_eq!(asked, ["a", "b", "b"]);
+    }
+
+    #[test]
+    fn who_cannot_be_reached_is_passed_over_until_the_time_is_up() {
+        let (outcomes, asked) = ask(1, |_| Err(CallError::NotSent("no route".into())));
+        assert!(matches!(&outcomes[0], Err(CallError::NotSent(why)) if why.contains("within 300ms")), "{outcomes:?}");
+        assert_eq!(asked[..4], ["a", "b", "c", "a"]);
+    }
+}

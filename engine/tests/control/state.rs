@@ -295,7 +295,27 @@ fn the_next_job_begins_when_the_one_before_completes() {
     let next = world.state().job(world.index).unwrap();
     assert_eq!((next.state, &*next.principal, next.spec.inputs[0].as_str()), (JobState::Queued, "ann", "out/1/"));
     assert_eq!(world.state().job(job).unwrap().next, next.id);
-    assert_eq!((world.state().claim("out/1"), world.state().claim("out/2")), (None, Some(next.id)));
+    assert_eq!((world.state().claim("out/1"), world.state().claim("out/2")), (Some(job), Some(next.id)));
+}
+
+#[test]
+fn a_published_output_is_its_jobs_until_it_is_archived() {
+    let mut world = bare(1);
+    let job = planned(&mut world, "out", "maps=0 parts=1");
+    change(&mut world, job, Stage::Reduce, 0, attempt(1), 0, done(1));
+    world.commit("system", Action::JobPublished(wire::JobPublished { job }));
+    let again = |key: &str| {
+        let key = key.into();
+        Action::SubmitJob(wire::SubmitJob { key, spec: Some(spec("out", "maps=1")) })
+    };
+    let Outcome::Refused(refused) = world.commit("ann", again("a")) else { panic!("a late publisher may still come") };
+    assert_eq!(refused.code(), Code::Conflict);
+    let mut snapshot = Vec::new();
+    world.state().snapshot().for_each(|chunk| snapshot.extend(chunk));
+    assert_eq!(State::restore(&mut &snapshot[..]).unwrap().claim("out"), Some(job));
+    world.commit("system", Action::ArchiveJob(wire::ArchiveJob { job, history: vec![7; 16].into() }));
+    assert_eq!(world.state().claim("out"), None);
+    assert!(matches!(world.commit("ann", again("b")), Outcome::Submitted(_)));
 }
 
 #[test]

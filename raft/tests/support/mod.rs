@@ -11,7 +11,10 @@ use gristmill_raft::runtime::AsyncRuntime as _;
 use gristmill_raft::{Env, Error, Node, StateMachine};
 use openraft_rt_tokio::TokioRuntime;
 
-/// Everything that was applied, in order. A command of the same first eight bytes counts once.
+/// What no build understands.
+pub(crate) const UNKNOWN: &[u8] = b"from a later release";
+
+/// Everything that was applied, in order. A command of the same first eight bytes counts once. [`UNKNOWN`] is refused.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Ledger {
     pub(crate) commands: Vec<Vec<u8>>,
@@ -21,6 +24,9 @@ impl StateMachine for Ledger {
     type View = std::vec::IntoIter<Vec<u8>>;
 
     fn apply(&mut self, _: u64, command: &[u8]) -> std::io::Result<Vec<u8>> {
+        if command == UNKNOWN {
+            return Err(io::Error::other("this build does not know the command; start a newer one"));
+        }
         let key = |command: &[u8]| command.iter().take(8).copied().collect::<Vec<_>>();
         if !self.commands.iter().any(|old| key(old) == key(command)) {
             self.commands.push(command.to_vec());

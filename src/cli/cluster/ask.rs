@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _};
 use gristmill_proto::v1 as api;
 use gristmill_proto::v1::cluster_client::ClusterClient;
 use gristmill_proto::v1::jobs_client::JobsClient;
@@ -28,13 +28,25 @@ pub(super) const WITHIN: Duration = Duration::from_secs(30);
 /// How long a connection may take to open, and a half of what is waited between attempts.
 const OPENING: Duration = Duration::from_secs(4);
 
-/// The flags by which a cluster is found.
-pub(super) fn at(command: Command) -> Command {
-    let at = Arg::new("at").long("at").value_name("ADDRESS").global(true);
-    let insecure = Arg::new("insecure").long("insecure").action(ArgAction::SetTrue).global(true);
-    command
-        .arg(at.help(format!("Where any master is; by default that of {VARIABLE}, or {HERE}")))
-        .arg(insecure.help("Allow a plain connection to another machine: anybody between can read and change it"))
+// The flags by which a cluster is found. No documentation comment: clap would take it for the help of every command.
+#[derive(Debug, clap::Args)]
+pub(super) struct At {
+    /// Where any master is; by default that of GRISTMILL_MASTER, or 127.0.0.1:7070
+    #[arg(id = "cluster.at", long = "at", value_name = "ADDRESS", global = true)]
+    at: Option<String>,
+    /// Allow a plain connection to another machine: anybody between can read and change it
+    #[arg(id = "cluster.insecure", long = "insecure", global = true)]
+    insecure: bool,
+}
+
+impl At {
+    /// A connection to the cluster.
+    pub(super) fn channel(self) -> Result<Channel, Failure> {
+        let address = self.at.or_else(|| std::env::var(VARIABLE).ok()).unwrap_or_else(|| HERE.into());
+        let connector = Connector { insecure: self.insecure, ..Connector::new(OPENING) };
+        let _entered = runtime()?.enter();
+        Channels::new(connector).to(&address, Lane::Calls).map_err(|e| Failure::Usage(e.to_string()))
+    }
 }
 
 fn output() -> Arg {
@@ -42,13 +54,8 @@ fn output() -> Arg {
     output.value_parser(["table", "wide", "json", "name"]).help("How to print")
 }
 
-/// A connection to the cluster.
-pub(super) fn channel(of: &ArgMatches) -> Result<Channel, Failure> {
-    let variable = std::env::var(VARIABLE).ok();
-    let address = of.get_one::<String>("at").cloned().or(variable).unwrap_or_else(|| HERE.into());
-    let connector = Connector { insecure: of.get_flag("insecure"), ..Connector::new(OPENING) };
-    let _entered = runtime()?.enter();
-    Channels::new(connector).to(&address, Lane::Calls).map_err(|e| Failure::Usage(e.to_string()))
+fn channel(of: &ArgMatches) -> Result<Channel, Failure> {
+    At::from_arg_matches(of)?.channel()
 }
 
 /// The one runtime of this process: a connection stays with the one that it was made in.
@@ -95,6 +102,7 @@ pub(super) fn commands(program: &str, all: Command) -> Command {
         .arg_required_else_help(true)
         .subcommand(status.after_help(format!("Example:\n  {program} cluster status")))
         .after_help(format!("Example:\n  {program} cluster status"));
+    let at = At::augment_args;
     all.subcommand(at(jobs).after_help(format!("Example:\n  {program} jobs")))
         .subcommand(at(job))
         .subcommand(at(workers).after_help(format!("Example:\n  {program} workers -o wide")))

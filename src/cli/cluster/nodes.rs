@@ -1,6 +1,6 @@
 //! `serve`, `master` and `worker`: nodes of a cluster, until a signal.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
@@ -58,7 +58,12 @@ fn working(command: Command) -> Command {
                 .value_parser(value_parser!(Size))
                 .help("Memory for all tasks; by default half of what there is"),
         )
-        .arg(Arg::new("name").long("name").value_name("NAME").help("The worker's name; by default its address"))
+        .arg(
+            Arg::new("name")
+                .long("name")
+                .value_name("NAME")
+                .help("The worker's name; by default made of the machine's and the folder's"),
+        )
 }
 
 pub(super) fn serve_command(program: &str) -> Command {
@@ -96,6 +101,14 @@ fn build() -> Result<String, Failure> {
     Ok(digest[..8].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// A name that stays the same when the worker is started again: its new incarnation replaces the old one at once.
+fn unnamed(data: &Path) -> String {
+    let folder = std::path::absolute(data).unwrap_or_else(|_| data.into());
+    let digest: [u8; 32] = Sha256::digest(folder.as_os_str().as_encoded_bytes()).into();
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{machine}-{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2])
+}
+
 pub(super) fn run(program: &str, role: &str, apps: &[Entry], of: &ArgMatches) -> Result<(), Failure> {
     let data: PathBuf = of.get_one::<PathBuf>("data").cloned().unwrap_or_default();
     let store = of.get_one::<PathBuf>("store").cloned().unwrap_or_else(|| data.join("store"));
@@ -106,7 +119,7 @@ pub(super) fn run(program: &str, role: &str, apps: &[Entry], of: &ArgMatches) ->
     let machine = available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
     let worker = (role != "master").then(|| {
         let given = of.get_one::<String>("name").cloned();
-        let unnamed = || format!("{}-{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id());
+        let unnamed = || unnamed(&common.data);
         WorkerPart {
             name: given.unwrap_or_else(unnamed),
             masters: of.try_get_many::<String>("masters").ok().flatten().into_iter().flatten().cloned().collect(),

@@ -3,7 +3,9 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{ArgMatches, Args as _, Command, FromArgMatches as _, value_parser};
+use gristmill_engine::app::Format;
+use gristmill_engine::job::MAX_PARTS;
 use gristmill_engine::registry::Entry;
 use gristmill_proto::v1 as api;
 use gristmill_proto::v1::jobs_client::JobsClient;
@@ -11,8 +13,10 @@ use gristmill_raft::net::Error;
 use tonic::transport::Channel;
 
 use super::super::failure::Failure;
-use super::super::{say, stdout};
-use super::ask::{WITHIN, at, block_on, channel, state};
+use super::super::flags::Codec;
+use super::super::sizes::Size;
+use super::super::{say, stdout, tree};
+use super::ask::{At, WITHIN, block_on, state};
 use crate::cluster::answer;
 
 /// How often a lost connection is opened again while a job is followed.
@@ -21,6 +25,56 @@ const RECONNECTS: u32 = 60;
 /// A name for a submission that nobody else has.
 pub(super) fn key() -> String {
     format!("{:032x}", rand::random::<u128>())
+}
+
+// No documentation comment: clap would take it for the help of every app. Ids begin with `job.`, so that an app is free to
+// name its fields as it likes.
+#[derive(Debug, clap::Args)]
+struct SubmitFlags {
+    /// Names or globs of files in the store, or folders/
+    #[arg(id = "job.input", value_name = "INPUT")]
+    input: Vec<String>,
+    /// Folder of the store to make with the result
+    #[arg(id = "job.output", long = "output", short = 'o', value_name = "DIR")]
+    output: String,
+    /// Replace an output of that name
+    #[arg(id = "job.overwrite", long = "overwrite")]
+    overwrite: bool,
+    /// Number of parts; by default one for each 128 MiB of input
+    #[arg(id = "job.reducers", long = "reducers", value_name = "N")]
+    #[arg(value_parser = value_parser!(u32).range(1..=i64::from(MAX_PARTS)))]
+    reducers: Option<u32>,
+    /// Bytes of input for each map task, as 64MiB
+    #[arg(id = "job.map-task-size", long = "map-task-size", value_name = "SIZE")]
+    map_task_size: Option<Size>,
+    /// How inputs are cut into records: lines, whole, fixed:N, nul
+    #[arg(id = "job.input-format", long = "input-format", value_name = "FORMAT")]
+    input_format: Option<Format>,
+    /// Compress the parts
+    #[arg(id = "job.compress", long = "compress", value_name = "CODEC")]
+    compress: Option<Codec>,
+    /// Of the jobs of one user the highest goes first
+    #[arg(
+        id = "job.priority",
+        long = "priority",
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    #[arg(value_parser = value_parser!(i32).range(-100..=100))]
+    priority: i32,
+    /// Attempts of one task before the job fails [default: 4]
+    #[arg(id = "job.max-attempts", long = "max-attempts", value_name = "N")]
+    #[arg(value_parser = value_parser!(u32).range(1..=16))]
+    max_attempts: Option<u32>,
+    /// Names this submission: with the same key the same job is submitted once
+    #[arg(id = "job.submission-key", long = "submission-key", value_name = "KEY")]
+    submission_key: Option<String>,
+    /// Print the job's id and do not wait for its end
+    #[arg(id = "job.detach", long = "detach")]
+    detach: bool,
+    #[command(flatten)]
+    at: At,
 }
 
 pub(super) fn command(program: &str, apps: &[Entry]) -> Result<Command, Failure> {
@@ -33,70 +87,18 @@ pub(super) fn command(program: &str, apps: &[Entry]) -> Result<Command, Failure>
         .subcommand_required(true)
         .arg_required_else_help(true);
     apps.iter().try_fold(submit, |submit, entry| {
-        let mut ours = flags(Command::new("ours"));
+        let mut ours = SubmitFlags::augment_args(Command::new("ours"));
         // An app may have a flag --key; this one then goes by its whole name only.
         if !entry.command().get_arguments().any(|theirs| theirs.get_long() == Some("key")) {
             ours = ours.mut_arg("job.submission-key", |arg| arg.visible_alias("key"));
         }
-        for theirs in entry.command().get_arguments() {
-            let same = |o: &&Arg| o.get_short().is_some() && o.get_short() == theirs.get_short();
-            let taken = ours.get_arguments().find(same).map(|o| o.get_id().clone());
-            if let Some(id) = taken {
-                ours = ours.mut_arg(id, |arg| arg.short(None));
-            }
-        }
-        let one = entry.command().args(ours.get_arguments().cloned()).args_override_self(true);
-        let example = entry.example().replace("-o -", "-o out");
-        Ok(submit.subcommand(one.after_help(format!("Example:\n  {program} submit {} {example}", entry.name()))))
+        let one = tree::beside(entry, ours)?;
+        Ok(submit.subcommand(one.after_help(format!(
+            "Example:\n  {program} submit {} {}",
+            entry.name(),
+            entry.example()
+        ))))
     })
-}
-
-fn flags(command: Command) -> Command {
-    let flag = |name: &'static str, help: &'static str| Arg::new(id(name)).long(name).help(help);
-    let number = |name, value, help| flag(name, help).value_name(value).value_parser(value_parser!(u64));
-    at(command)
-        .arg(
-            Arg::new("job.input")
-                .value_name("INPUT")
-                .num_args(0..)
-                .help("Names or globs of files in the store, or folders/"),
-        )
-        .arg(flag("output", "Folder of the store to make with the result").short('o').value_name("DIR").required(true))
-        .arg(flag("overwrite", "Replace an output of that name").action(ArgAction::SetTrue))
-        .arg(number("reducers", "N", "Number of parts; by default one for each 128 MiB of input"))
-        .arg(number("map-task-bytes", "BYTES", "Bytes of input for each map task"))
-        .arg(flag("input-format", "How inputs are cut into records: lines, whole, fixed:N, nul").value_name("FORMAT"))
-        .arg(flag("compress", "Compress the parts").value_name("CODEC").value_parser(["zstd", "gzip"]))
-        .arg(number("skip-bad-records", "N", "Pass over up to N records that the app calls bad"))
-        .arg(
-            flag("priority", "Of the jobs of one user the highest goes first")
-                .value_name("N")
-                .allow_negative_numbers(true)
-                .value_parser(value_parser!(i32).range(-100..=100)),
-        )
-        .arg(number("max-attempts", "N", "Attempts of one task before the job fails"))
-        .arg(
-            flag("submission-key", "Names this submission: with the same key the same job is submitted once")
-                .value_name("KEY"),
-        )
-        .arg(flag("detach", "Print the job's id and do not wait for its end").action(ArgAction::SetTrue))
-}
-
-/// Ids begin with `job.`, so that an app is free to name its fields as it likes.
-fn id(name: &'static str) -> &'static str {
-    match name {
-        "output" => "job.output",
-        "overwrite" => "job.overwrite",
-        "reducers" => "job.reducers",
-        "map-task-bytes" => "job.map-task-bytes",
-        "input-format" => "job.input-format",
-        "compress" => "job.compress",
-        "skip-bad-records" => "job.skip-bad-records",
-        "priority" => "job.priority",
-        "max-attempts" => "job.max-attempts",
-        "submission-key" => "job.submission-key",
-        _ => "job.detach",
-    }
 }
 
 /// The app's own flags, as they were given.
@@ -131,31 +133,27 @@ pub(super) fn submit(program: &str, apps: &[Entry], of: &ArgMatches) -> Result<(
     let Some(entry) = apps.iter().find(|entry| entry.name() == name) else { return Ok(()) };
     // What is wrong with the flags is told at once.
     entry.job(of)?;
-    let text = |name| of.get_one::<String>(name).cloned().unwrap_or_default();
-    let number = |name| of.get_one::<u64>(name).copied().unwrap_or(0);
-    let compress = match text("job.compress").as_str() {
-        "zstd" => api::Compression::Zstd,
-        "gzip" => api::Compression::Gzip,
-        _ => api::Compression::Unspecified,
+    let flags = SubmitFlags::from_arg_matches(of)?;
+    let compress = match flags.compress {
+        Some(Codec::Zstd) => api::Compression::Zstd,
+        Some(Codec::Gzip) => api::Compression::Gzip,
+        None => api::Compression::Unspecified,
     };
-    let small =
-        |name| u32::try_from(number(name)).map_err(|_| Failure::Usage(format!("--{} is too large", &name[4..])));
     let spec = api::JobSpec {
         app: Some(api::App { name: name.into(), arguments: arguments(entry, of), build: String::new() }),
-        inputs: of.get_many::<String>("job.input").into_iter().flatten().cloned().collect(),
-        output: text("job.output").trim_end_matches('/').into(),
-        reducers: small("job.reducers")?,
-        map_task_bytes: number("job.map-task-bytes"),
-        format: text("job.input-format"),
+        inputs: flags.input,
+        output: flags.output.trim_end_matches('/').into(),
+        reducers: flags.reducers.unwrap_or(0),
+        map_task_bytes: flags.map_task_size.map_or(0, |size| size.0),
+        format: flags.input_format.map(|format| format.to_string()).unwrap_or_default(),
         compress: compress.into(),
-        skip_bad_records: number("job.skip-bad-records"),
-        overwrite: of.get_flag("job.overwrite"),
-        priority: of.get_one::<i32>("job.priority").copied().unwrap_or(0),
-        max_attempts: small("job.max-attempts")?,
+        overwrite: flags.overwrite,
+        priority: flags.priority,
+        max_attempts: flags.max_attempts.unwrap_or(0),
         ..Default::default()
     };
-    let key = of.get_one::<String>("job.submission-key").cloned().unwrap_or_else(key);
-    let channel = channel(of)?;
+    let key = flags.submission_key.unwrap_or_else(key);
+    let channel = flags.at.channel()?;
     let mut client = JobsClient::new(channel.clone());
     let request = api::SubmitRequest { key, spec: Some(spec) };
     // An election takes a moment: with one key the job is submitted once, however often it is asked for.
@@ -174,7 +172,7 @@ pub(super) fn submit(program: &str, apps: &[Entry], of: &ArgMatches) -> Result<(
             }
         }
     })?;
-    if of.get_flag("job.detach") {
+    if flags.detach {
         return stdout::print(done.job + "\n");
     }
     say(&format!("{program}: job {} {}", done.job, if done.existed { "was submitted before" } else { "is submitted" }));

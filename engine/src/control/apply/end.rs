@@ -13,6 +13,7 @@ use super::submit::no_job;
 use super::{ACCEPTED, ALREADY, Decision, Step, Touch, refused};
 use crate::control::job::{Job, JobState};
 use crate::control::limits;
+use crate::control::spec;
 use crate::control::state::State;
 use crate::control::task::cut;
 
@@ -60,7 +61,9 @@ impl State {
         Ok(ACCEPTED)
     }
 
-    /// Ends a job: what it claimed is free, and the job after it begins if there is reason to.
+    /// Ends a job: what it claimed is free, and the job after it begins if there is reason to. The name of an output that was
+    /// published stays claimed until the job is archived: until then a publisher that woke up late may still find what it
+    /// needs to put that output there again.
     pub(super) fn end(&mut self, step: &mut Step, id: u64, state: JobState, error: Option<JobError>) {
         let now_ms = self.now_ms;
         let Some(job) = self.job_mut(id) else { return };
@@ -74,6 +77,7 @@ impl State {
         step.touched.push(Touch::Job(id));
         self.leave(&job);
         if state == JobState::Completed {
+            self.hold_output(&job);
             self.begin_next(step, &job);
         }
     }
@@ -96,6 +100,10 @@ impl State {
             history: archive.history.clone(),
             reason: job.error.as_ref().map_or(0, |error| error.reason),
         };
+        if job.state == JobState::Completed {
+            let output = spec::output(&job.spec).to_string();
+            self.outputs.remove(output.as_str());
+        }
         self.jobs.remove(&archive.job);
         self.archive.insert(archive.job, Arc::new(row));
         while self.archive.len() > limits::ARCHIVE {

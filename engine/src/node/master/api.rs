@@ -25,6 +25,11 @@ use crate::node::rpc::CallError;
 use crate::node::{objects, spec};
 use crate::store::Kind;
 
+/// How long a completed job may take to be archived before another one is refused its output's name.
+const ARCHIVED_WITHIN: Duration = Duration::from_secs(10);
+/// How often that is looked at, whatever changes.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// What kind of an error it is, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
@@ -42,8 +47,6 @@ pub enum Code {
     Unavailable,
     /// Whether it was done is not known.
     Unknown,
-    /// Not allowed.
-    Forbidden,
 }
 
 /// Why a request was not answered.
@@ -123,8 +126,23 @@ impl<E: MasterEnv> MasterNode<E> {
             self.check(one)?;
             each = one.then.as_deref();
         }
+        self.confirm().await?;
+        self.archived(&spec.output).await;
         let submit = wire::SubmitJob { key: request.key, spec: Some(spec) };
         self.submitted(principal, Action::SubmitJob(submit)).await
+    }
+
+    /// Waits while an output's name is that of a job that has completed and is about to be archived. If that takes long,
+    /// the submission is refused with its name.
+    async fn archived(&self, output: &str) {
+        for _ in 0..ARCHIVED_WITHIN.as_millis() / LOOK.as_millis() {
+            let state = self.inner.state();
+            let holder = state.claim(output).and_then(|job| state.job(job));
+            if holder.is_none_or(|job| !job.has_ended()) {
+                return;
+            }
+            self.changed(LOOK).await;
+        }
     }
 
     /// Refuses at once what can be seen to fail.
@@ -260,9 +278,21 @@ impl<E: MasterEnv> MasterNode<E> {
     /// # Errors
     /// Why it was not submitted again.
     pub async fn retry(&self, principal: &str, job: &str, key: String) -> Result<api::SubmitResponse, ApiError> {
-        self.confirm().await?;
-        let job = self.number(job)?;
-        self.submitted(principal, Action::RetryJob(wire::RetryJob { job, key })).await
+        let status = self.job(job).await?;
+        let number = self.number(job)?;
+        if self.inner.state().job(number).is_some() {
+            return self.submitted(principal, Action::RetryJob(wire::RetryJob { job: number, key })).await;
+        }
+        // Archived: only its history still says what it was.
+        if !matches!(status.state(), api::JobState::Failed | api::JobState::Cancelled) {
+            let advice = "submit it again under another output";
+            return Err(refused(Code::State, format!("job {job} has neither failed nor been cancelled"), advice));
+        }
+        let mut spec = status.spec.unwrap_or_default();
+        if let Some(app) = &mut spec.app {
+            app.build.clear();
+        }
+        self.submitted(principal, Action::SubmitJob(wire::SubmitJob { key, spec: Some(spec) })).await
     }
 
     /// `Cluster.Status`.

@@ -253,3 +253,125 @@ impl Board {
         self.running.values().for_each(|a| a.controls.stop.store(true, Relaxed));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::task_report::End;
+
+    fn task(stage: proto::Stage, counter: u64) -> proto::Task {
+        let attempt = Some(proto::Attempt { term: 1, counter });
+        proto::Task { job: 7, stage: stage.into(), epoch: 0, partition: 3, attempt }
+    }
+
+    fn assigned(task: proto::Task) -> proto::Assignment {
+        proto::Assignment { task: Some(task), ..Default::default() }
+    }
+
+    /// Polls, and heeds an answer to that.
+    fn told(board: &mut Board, answer: proto::PollAnswer) -> Orders {
+        let sequence = board.poll().sequence;
+        board.heed(proto::PollAnswer { sequence, ..answer })
+    }
+
+    fn begun(stage: proto::Stage) -> (Board, proto::Task) {
+        let (mut board, task) = (Board::new(5, 2), task(stage, 1));
+        let assignments = vec![assigned(task)];
+        assert_eq!(told(&mut board, proto::PollAnswer { assignments, ..Default::default() }).begin.len(), 1);
+        (board, task)
+    }
+
+    fn end(task: proto::Task, end: End) -> proto::TaskReport {
+        proto::TaskReport { task: Some(task), end: Some(end) }
+    }
+
+    #[test]
+    fn only_the_newest_answer_is_heeded() {
+        let mut board = Board::new(5, 2);
+        let old = board.poll().sequence;
+        board.poll();
+        let assignments = vec![assigned(task(proto::Stage::Map, 1))];
+        let orders = board.heed(proto::PollAnswer { sequence: old, assignments, ..Default::default() });
+        assert!(orders.begin.is_empty());
+        assert_eq!(board.poll().free_slots, 2);
+    }
+
+    #[test]
+    fn an_end_is_said_until_it_is_settled() {
+        let (mut board, task) = begun(proto::Stage::Map);
+        let poll = board.poll();
+        assert_eq!((poll.free_slots, poll.running.len(), poll.reports.len()), (1, 1, 0));
+        board.ended(end(task, End::Done(proto::Done::default())));
+        for _ in 0..2 {
+            let poll = board.poll();
+            assert_eq!((poll.free_slots, poll.running.len(), poll.reports.len()), (2, 0, 1));
+            // Given out once more by an answer that had not heard of the end: it is not run again.
+            let assignments = vec![assigned(task)];
+            assert!(told(&mut board, proto::PollAnswer { assignments, ..Default::default() }).begin.is_empty());
+        }
+        let settled: Vec<proto::Attempt> = task.attempt.into_iter().collect();
+        let orders = told(&mut board, proto::PollAnswer { discard: settled.clone(), settled, ..Default::default() });
+        assert_eq!(orders.discard, [task]);
+        assert!(board.poll().reports.is_empty());
+    }
+
+    #[test]
+    fn of_what_was_stopped_only_success_is_said() {
+        for (how, said) in [(End::Failure(proto::Failure::default()), 0), (End::Done(proto::Done::default()), 1)] {
+            let (mut board, task) = begun(proto::Stage::Reduce);
+            let cancel = task.attempt.into_iter().collect();
+            told(&mut board, proto::PollAnswer { cancel, ..Default::default() });
+            board.ended(end(task, how));
+            assert_eq!(board.poll().reports.len(), said);
+        }
+    }
+
+    #[test]
+    fn a_drain_that_the_leader_asks_for_stops_what_runs() {
+        let mut board = Board::new(5, 2);
+        let assignments = vec![assigned(task(proto::Stage::Map, 1))];
+        let orders = told(&mut board, proto::PollAnswer { assignments, ..Default::default() });
+        assert!(!told(&mut board, proto::PollAnswer { drain: true, ..Default::default() }).drained);
+        assert!(orders.begin[0].1.stop.load(Relaxed) && board.poll().draining);
+        assert!(told(&mut board, proto::PollAnswer { drained: true, ..Default::default() }).drained);
+    }
+
+    #[test]
+    fn what_is_fenced_stops_whatever_the_answer_is_to() {
+        let mut board = Board::new(5, 2);
+        let assignments = vec![assigned(task(proto::Stage::Map, 1))];
+        let orders = told(&mut board, proto::PollAnswer { assignments, ..Default::default() });
+        let fenced = proto::PollAnswer { sequence: 0, fenced: "a newer one".into(), ..Default::default() };
+        assert_eq!(board.heed(fenced).fenced.as_deref(), Some("a newer one"));
+        assert!(orders.begin[0].1.stop.load(Relaxed));
+    }
+
+    #[test]
+    fn what_is_missing_is_said_until_it_was_heard() {
+        let (mut board, task) = begun(proto::Stage::Reduce);
+        let place = proto::SegmentPlace { map: 2, attempt: task.attempt, ..Default::default() };
+        board.missed(7, 0, &place);
+        assert!(board.is_missing(7, 0, &place));
+        assert_eq!(board.poll().missing.len(), 1);
+        // That answer was lost: the next poll says it again, its answer has heard of it.
+        assert_eq!(board.poll().missing.len(), 1);
+        told(&mut board, proto::PollAnswer::default());
+        assert!(board.poll().missing.is_empty() && !board.is_missing(7, 0, &place));
+    }
+
+    #[test]
+    fn another_list_of_segments_begins_anew() {
+        let (mut board, _) = begun(proto::Stage::Reduce);
+        let update = |list, map| {
+            let places = vec![proto::SegmentPlace { map, ..Default::default() }];
+            proto::SegmentUpdate { job: 7, epoch: 0, list, position: map + 1, places }
+        };
+        for (list, map, known) in [(1, 0, vec![0]), (1, 1, vec![0, 1]), (2, 4, vec![4])] {
+            let segments = vec![update(list, map)];
+            assert_eq!(told(&mut board, proto::PollAnswer { segments, ..Default::default() }).segments, [7]);
+            let maps: Vec<u32> = board.segments(7).unwrap().places.keys().copied().collect();
+            assert_eq!(maps, known);
+            assert_eq!((board.poll().known[0].list, board.poll().known[0].position), (list, map + 1));
+        }
+    }
+}
