@@ -50,7 +50,11 @@ impl<E: MasterEnv> Inner<E> {
             let found = self.list(pattern).await?;
             if found.is_empty() {
                 let message = format!("no object in the store is called {pattern}");
-                return Err(never(Reason::Input, message, "put files into the store's folder first, or correct the name"));
+                return Err(never(
+                    Reason::Input,
+                    message,
+                    "put files into the store's folder first, or correct the name",
+                ));
             }
             let object = |(name, meta): (Name, store::Meta)| wire::PlannedObject {
                 name: name.as_str().to_string(),
