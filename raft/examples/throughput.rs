@@ -167,7 +167,9 @@ fn raw(dir: &Path, files: usize, time: Duration) {
 
 fn figures(took: &mut [Duration], elapsed: Duration) -> String {
     took.sort();
-    let at = |percent: usize| took.get(took.len() * percent / 100).copied().unwrap_or_default();
+    // Nearest rank: of 100, p99 is the second largest.
+    let rank = |percent: usize| (took.len() * percent).div_ceil(100).saturating_sub(1);
+    let at = |percent: usize| took.get(rank(percent)).copied().unwrap_or_default();
     format!("{:.0} a second, p50 {:.2?}, p99 {:.2?}", took.len() as f64 / elapsed.as_secs_f64(), at(50), at(99))
 }
 

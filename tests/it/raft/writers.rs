@@ -152,8 +152,8 @@ impl Shared {
     }
 }
 
-/// The value below which `percent` of all are.
+/// The least value that `percent` of all do not exceed (nearest rank): of 100, p99 is the second largest.
 pub(crate) fn percentile(mut times: Vec<Duration>, percent: usize) -> Duration {
     times.sort();
-    times[((times.len() - 1) * percent).div_ceil(100)]
+    times[(times.len() * percent).div_ceil(100) - 1]
 }
