@@ -1,6 +1,8 @@
 //! How openraft reaches other nodes: its calls as messages over the [`Net`] seam.
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -18,13 +20,31 @@ use crate::message::wire::{self, Answer, Ask};
 use crate::message::{Invalid, Vote};
 use crate::net::{self, Net, Peer};
 use crate::snapshot::Sealed;
-use crate::types::{Member, Types};
+use crate::types::{Member, StoredMembership, Types};
+
+/// Where the members are by the newest membership that this node knows of. openraft keeps connections to members that stay
+/// and does not say that one has moved.
+#[derive(Clone, Default)]
+pub(crate) struct Addresses(Arc<Mutex<BTreeMap<u64, String>>>);
+
+impl Addresses {
+    /// Takes over what a membership says.
+    pub(crate) fn set(&self, membership: &StoredMembership) {
+        let all = membership.nodes().map(|(id, member)| (*id, member.address.clone()));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = all.collect();
+    }
+
+    fn of(&self, id: u64) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+}
 
 /// Makes connections to peers.
 pub(crate) struct Peers<N> {
     pub(crate) net: N,
     pub(crate) cluster: u64,
     pub(crate) me: u64,
+    pub(crate) addresses: Addresses,
 }
 
 /// A peer, with whom to speak for.
@@ -33,6 +53,7 @@ pub(crate) struct Connection<Rt, N, F> {
     cluster: u64,
     me: u64,
     peer: Peer,
+    addresses: Addresses,
     kinds: std::marker::PhantomData<fn() -> (Rt, F)>,
 }
 
@@ -46,6 +67,7 @@ impl<N> Peers<N> {
             cluster: self.cluster,
             me: self.me,
             peer: Peer { id, address: member.address.clone() },
+            addresses: self.addresses.clone(),
             kinds: std::marker::PhantomData,
         }
     }
@@ -68,10 +90,16 @@ impl<Rt: AsyncRuntime, N: Net, F: Files> RaftNetworkFactory<Types<Rt>> for Facto
 type Rpc<Rt, T> = Result<T, RPCError<Types<Rt>>>;
 
 impl<Rt: AsyncRuntime, N: Net, F: Files> Connection<Rt, N, F> {
+    /// The peer, where it is now.
+    fn peer(&self) -> Peer {
+        let address = self.addresses.of(self.peer.id).unwrap_or_else(|| self.peer.address.clone());
+        Peer { id: self.peer.id, address }
+    }
+
     async fn call(&self, kind: RPCTypes, ask: Ask, option: &RPCOption) -> Rpc<Rt, Answer> {
         let request = wire::Request { cluster: self.cluster, from: self.me, to: self.peer.id, ask: Some(ask) };
         let within = option.soft_ttl();
-        let answer = self.net.call(&self.peer, request.encode_to_vec().into(), within);
+        let answer = self.net.call(&self.peer(), request.encode_to_vec().into(), within);
         let answer = Rt::timeout(within, answer).await.map_err(|_| {
             RPCError::Timeout(Timeout { action: kind, id: self.me, target: self.peer.id, timeout: within })
         })?;
@@ -147,7 +175,7 @@ impl<Rt: AsyncRuntime, N: Net, F: Files> RaftNetworkV2<Types<Rt>> for Connection
         };
         let first = futures_util::stream::iter([Bytes::from(head.encode_to_vec())]);
         let chunks = first.chain(chunks_of(snapshot.snapshot));
-        let sent = self.net.stream(&self.peer, Box::pin(chunks), option.soft_ttl());
+        let sent = self.net.stream(&self.peer(), Box::pin(chunks), option.soft_ttl());
         let answer = match Rt::select2(Box::pin(cancel), Box::pin(sent)).await {
             Select2::First(closed) => return Err(closed.into()),
             Select2::Second(answer) => answer.map_err(|error| match error {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use gristmill_raft::Error;
 use gristmill_raft::model::Faults;
+use gristmill_raft::net::Peer;
 use gristmill_raft::node::Role;
 use support::{Cluster, UNKNOWN, run};
 
@@ -155,12 +156,40 @@ fn a_leader_without_a_quorum_confirms_nothing() {
                 cluster.cut(leader, at);
             }
         }
+        assert!(cluster.node(leader).watch().now().here, "it does not know yet");
+        while cluster.node(leader).has_quorum() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let read = cluster.node(leader).read(|state| state.commands.len()).await;
         assert!(matches!(read, Err(Error::NoQuorum(_) | Error::NotLeader { .. })), "{read:?}");
         let proposal = tokio::time::timeout(Duration::from_secs(2), cluster.node(leader).propose("lost"));
         assert!(!matches!(proposal.await, Ok(Ok(_))), "nothing is committed by one of three");
         cluster.heal();
         cluster.put(1).await;
+        let leader = cluster.leader().await;
+        while !cluster.node(leader).has_quorum() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+}
+
+#[test]
+fn members_move_and_keep_their_votes() {
+    run(async {
+        let mut cluster = Cluster::of(3).await;
+        for at in 0..3 {
+            let id = cluster.peer(at).id;
+            let moved = Peer { id, address: format!("elsewhere-{at}") };
+            while cluster.node(cluster.leader().await).add_member(&moved).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        cluster.put(0).await;
+        cluster.settle(1).await;
+        for at in 0..3 {
+            let voters = cluster.node(at).metrics().voters;
+            assert!(voters.len() == 3 && voters.iter().all(|v| v.address.starts_with("elsewhere-")), "{voters:?}");
+        }
     });
 }
 

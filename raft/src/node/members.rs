@@ -31,13 +31,17 @@ impl<E: Env, S: StateMachine> Node<E, S> {
         })
     }
 
-    /// Adds a node: first as a learner, until it has the log, then as a voter. Repeating it does no harm.
+    /// Adds a node: first as a learner, until it has the log, then as a voter. Of a member, makes known where it is now.
+    /// Repeating it does no harm.
     ///
     /// # Errors
     ///
     /// Those of [`Node::propose`]; [`Error::Refused`] while another change is going on.
     pub async fn add_member(&self, peer: &Peer) -> Result<(), Error> {
         self.add_learner(peer).await?;
+        if self.is_voter(peer.id) {
+            return Ok(());
+        }
         let voters = ChangeMembers::AddVoterIds(BTreeSet::from([peer.id]));
         let changed = self.inner.raft.change_membership(voters, true).await;
         changed.map(drop).map_err(|error| self.write_error(error))
@@ -50,9 +54,28 @@ impl<E: Env, S: StateMachine> Node<E, S> {
     /// Those of [`Node::add_member`]; [`Error::NotLeader`] also if leadership is lost meanwhile. To be repeated then.
     pub async fn add_learner(&self, peer: &Peer) -> Result<(), Error> {
         let member = Member { address: peer.address.clone() };
-        let added = self.inner.raft.add_learner(peer.id, member, false).await;
+        let known = self.member(peer.id);
+        let added = if known.as_ref().is_some_and(|known| *known != member) {
+            // It is the same node, by its id: only where it is has changed, not who has a vote.
+            let moved = ChangeMembers::SetNodes(BTreeMap::from([(peer.id, member)]));
+            self.inner.raft.change_membership(moved, true).await
+        } else {
+            self.inner.raft.add_learner(peer.id, member, false).await
+        };
         let added = added.map_err(|error| self.write_error(error))?;
-        self.caught_up(peer.id, added.log_id.index()).await
+        match peer.id == self.inner.identity.node {
+            true => Ok(()),
+            false => self.caught_up(peer.id, added.log_id.index()).await,
+        }
+    }
+
+    /// What the newest membership says of a node.
+    fn member(&self, id: u64) -> Option<Member> {
+        self.inner.raft.metrics().borrow_watched().membership_config.membership().get_node(&id).cloned()
+    }
+
+    fn is_voter(&self, id: u64) -> bool {
+        self.inner.raft.metrics().borrow_watched().membership_config.voter_ids().any(|voter| voter == id)
     }
 
     /// Waits until a node has the log up to `index`. openraft itself takes a node for up to date long before: a vote of

@@ -14,7 +14,7 @@ use crate::disk::{Files, Kv};
 use crate::identity::Identity;
 use crate::log::{self, open};
 use crate::machine::{Machine, StateMachine};
-use crate::peer::{Factory, Peers};
+use crate::peer::{Addresses, Factory, Peers};
 use crate::snapshot;
 use crate::types::Types;
 
@@ -153,7 +153,9 @@ impl<E: Env, S: StateMachine> Node<E, S> {
         check_coverage(checked.head.purged.as_ref().map(|tip| tip.id), covered).map_err(in_log)?;
         let store = open::start::<E::Rt, _, _>(disks.kv, disks.files.clone(), checked, options.rebuild_above_bytes);
         let store = store.await.map_err(in_log)?;
-        let peers = Peers { net: connect(identity), cluster: identity.cluster, me: identity.node };
+        let addresses = Addresses::default();
+        let (net, addresses_of_peers) = (connect(identity), addresses.clone());
+        let peers = Peers { net, cluster: identity.cluster, me: identity.node, addresses: addresses_of_peers };
         let network = Factory { peers, kinds: PhantomData };
         let raft = openraft::Raft::new(identity.node, config, network, store.clone(), machine.clone()).await;
         let raft = match raft {
@@ -164,6 +166,7 @@ impl<E: Env, S: StateMachine> Node<E, S> {
             }
         };
         drop(E::Rt::spawn(snapshot_by_size::<E, S>(raft.clone(), unsaved, options.snapshot_bytes)));
+        drop(E::Rt::spawn(follow_addresses::<E, S>(raft.clone(), addresses)));
         let inner = Inner {
             raft,
             store,
@@ -195,5 +198,22 @@ async fn snapshot_by_size<E: Env, S: StateMachine>(
         if unsaved.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Takes over where members are, whenever there is another membership, until the node ends.
+async fn follow_addresses<E: Env, S: StateMachine>(raft: Raft<E, S>, addresses: Addresses) {
+    let mut metrics = raft.metrics();
+    let mut known = None;
+    loop {
+        let newer = |m: &openraft::RaftMetrics<Types<E::Rt>>| {
+            m.running_state.is_err() || Some(m.membership_config.log_id()) != known.as_ref()
+        };
+        let Ok(now) = metrics.wait_until(newer).await else { return };
+        if now.running_state.is_err() {
+            return;
+        }
+        addresses.set(&now.membership_config);
+        known = Some(*now.membership_config.log_id());
     }
 }

@@ -2,7 +2,7 @@
 
 use openraft::ServerState;
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft_rt::{AsyncRuntime, WatchReceiver as _};
+use openraft_rt::{AsyncRuntime, Instant as _, WatchReceiver as _};
 
 use super::{Env, Node};
 use crate::machine::StateMachine;
@@ -116,6 +116,17 @@ impl<E: Env, S: StateMachine> Node<E, S> {
     /// Watches who leads.
     pub fn watch(&self) -> Watch<E::Rt> {
         Watch { metrics: self.inner.raft.metrics(), me: self.inner.identity.node, seen: None }
+    }
+
+    /// Whether this node leads and a quorum has said so within two of the longest election timeouts: by then another one may
+    /// lead. Costs a look at figures, asks nobody, and so promises less than [`Node::read`].
+    pub fn has_quorum(&self) -> bool {
+        let receiver = self.inner.raft.metrics();
+        let metrics = receiver.borrow_watched();
+        let me = self.inner.identity.node;
+        let alone = || metrics.membership_config.voter_ids().eq([me]);
+        let recent = || metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < self.inner.election * 2);
+        leadership(&metrics, me).here && (recent() || alone())
     }
 
     /// Figures as of now.
