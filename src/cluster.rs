@@ -3,14 +3,17 @@
 //! `connector` opens connections and is the place for TLS, `address` refuses what must not leave the machine in the plain,
 //! `channels` keeps a few connections to every peer, `answer` gives calls a deadline and says what a failure means,
 //! `transport` is the replicated log's network, `peers` and `admin` are services of a node, `listener` serves them all.
+//! `boot` makes nodes of these, `begin` lets the first masters of a cluster wait for each other, `folder` is what a node keeps of itself.
 //! What nodes say to each other is `gristmill-proto`'s, what they agree on `gristmill-raft`'s.
 
 pub mod address;
 pub mod admin;
 pub mod answer;
+mod begin;
 pub mod boot;
 pub mod channels;
 pub mod connector;
+pub mod folder;
 pub mod listener;
 pub mod peers;
 mod raw;

@@ -49,11 +49,12 @@ fn cluster(workers: u32) -> (Log, Plan, u64) {
             slots: SLOTS,
             apps: vec![app],
             uid: String::new(),
+            folder: 0,
         }));
     }
     let app = Some(App { name: "words".into(), arguments: vec!["--top".into(), "100".into()], build: String::new() });
     let spec = JobSpec { app, inputs: vec!["in/".into()], output: "out".into(), ..JobSpec::default() };
-    log.commit(Action::SubmitJob(wire::SubmitJob { key: "key".into(), spec: Some(spec) }));
+    log.commit(Action::SubmitJob(wire::SubmitJob { key: "key".into(), spec: Some(spec), retry_of: 0 }));
     let job = log.1;
     let maps = workers * SLOTS;
     // Four maps read each object.

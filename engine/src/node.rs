@@ -10,4 +10,5 @@ mod replica;
 pub mod rpc;
 mod signal;
 mod spec;
+mod spool;
 pub mod worker;

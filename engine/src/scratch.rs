@@ -190,6 +190,8 @@ mod tests {
         assert_eq!(scratch.size("job/b").unwrap(), 14);
         assert_eq!(scratch.list("job/").unwrap(), [("job/a/1".into(), 0), ("job/b".into(), 14)]);
         assert_eq!(scratch.list("job/b").unwrap(), [("job/b".into(), 14)]);
+        assert_eq!(scratch.list("job/a/").unwrap(), [("job/a/1".into(), 0)]);
+        assert_eq!(scratch.list("none/here/").unwrap(), []);
         assert_eq!(scratch.list("").unwrap().len(), 3);
         let slice = Slice::new(mapped.clone(), 6, 3).unwrap();
         assert_eq!(slice.bytes(), b"and");

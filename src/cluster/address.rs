@@ -13,6 +13,27 @@ pub enum Error {
         "'{0}' is not on this machine, and connections are neither encrypted nor authenticated; allow it with --insecure"
     )]
     Plain(String),
+    /// It stands for all addresses of a machine.
+    #[error("'{0}' is every address of this machine; tell with --advertise HOST:PORT at which of them others reach it")]
+    Wildcard(String),
+}
+
+/// Where others reach a node that listens there: as it was told, with the listener's port if that names none (0), or where
+/// it listens.
+///
+/// # Errors
+///
+/// [`Error::Wildcard`] if it listens everywhere and was told nothing, [`Error::Form`].
+pub fn advertised(told: Option<&str>, listens: SocketAddr) -> Result<String, Error> {
+    match told {
+        None if listens.ip().is_unspecified() => Err(Error::Wildcard(listens.to_string())),
+        None => Ok(listens.to_string()),
+        Some(told) => match told.rsplit_once(':').ok_or_else(|| Error::Form(told.to_string()))? {
+            (host, "0") => Ok(format!("{host}:{}", listens.port())),
+            ("0.0.0.0" | "[::]", _) => Err(Error::Wildcard(told.to_string())),
+            _ => Ok(told.to_string()),
+        },
+    }
 }
 
 /// Fails for an address beyond this machine, unless plain connections may leave it (`insecure`). A name counts as
@@ -46,6 +67,19 @@ fn is_name(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_advertised_can_be_reached() {
+        let (here, everywhere) = ("127.0.0.1:7".parse().unwrap(), "0.0.0.0:7".parse().unwrap());
+        let wildcard = |text: &str| Err(Error::Wildcard(text.to_string()));
+        assert_eq!(advertised(None, here), Ok("127.0.0.1:7".into()));
+        assert_eq!(advertised(None, everywhere), wildcard("0.0.0.0:7"));
+        assert_eq!(advertised(None, "[::]:7".parse().unwrap()), wildcard("[::]:7"));
+        assert_eq!(advertised(Some("master-0:9"), everywhere), Ok("master-0:9".into()));
+        assert_eq!(advertised(Some("master-0:0"), everywhere), Ok("master-0:7".into()));
+        assert_eq!(advertised(Some("0.0.0.0:9"), here), wildcard("0.0.0.0:9"));
+        assert_eq!(advertised(Some("master-0"), here), Err(Error::Form("master-0".into())));
+    }
 
     #[test]
     fn only_this_machine_is_spoken_to_in_the_plain() {

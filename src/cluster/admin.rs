@@ -23,12 +23,12 @@ const TRANSFER_WITHIN: Duration = Duration::from_secs(5);
 /// Between two questions while nobody leads.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// The service around a node.
-pub fn service<E: Env, S: StateMachine>(node: Node<E, S>) -> AdminServer<impl Admin> {
-    AdminServer::new(Members(node))
+/// The service around a node. `gathering` says what it was to begin a cluster with, if it was.
+pub fn service<E: Env, S: StateMachine>(node: Node<E, S>, gathering: u64) -> AdminServer<impl Admin> {
+    AdminServer::new(Members(node, gathering))
 }
 
-struct Members<E: Env, S: StateMachine>(Node<E, S>);
+struct Members<E: Env, S: StateMachine>(Node<E, S>, u64);
 
 #[tonic::async_trait]
 impl<E: Env, S: StateMachine> Admin for Members<E, S> {
@@ -46,6 +46,7 @@ impl<E: Env, S: StateMachine> Admin for Members<E, S> {
             committed: metrics.committed,
             applied: metrics.applied,
             snapshot: metrics.snapshot,
+            gathering: self.1,
         }))
     }
 

@@ -1,7 +1,6 @@
 //! From folders and addresses to running nodes: a master, a worker, or both in one process.
 
 use std::future::Future;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,22 +16,26 @@ use gristmill_raft::verify;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
+use super::begin::{Peers, Turn};
 use super::channels::Channels;
 use super::connector::Connector;
+use super::folder::{self, Stage};
 use super::listener::{self, Listener};
 use super::services::{Master, Shelf};
 use super::transport::Transport;
 use super::world::World;
 use super::{address, admin, peers};
 
-/// The file that holds the id of the cluster that a folder belongs to.
-const CLUSTER: &str = "cluster";
 /// How long a cluster may take to take a new master in.
 const JOIN_WITHIN: Duration = Duration::from_secs(60);
 /// How long a worker may take to hand over what it has.
 const DRAIN_WITHIN: Duration = Duration::from_secs(300);
 /// Between two attempts to make a new cluster known to itself.
 const INIT_EVERY: Duration = Duration::from_millis(20);
+/// Between two attempts to join, or to say where this master is now.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+/// How long one master may take to take another in.
+const ADD_WITHIN: Duration = Duration::from_secs(20);
 
 /// Why a node did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -50,12 +53,20 @@ pub enum Error {
     #[error(transparent)]
     Admin(#[from] admin::Error),
     /// A folder cannot be used.
-    #[error("cannot use {}: {source}", path.display())]
-    Folder {
-        /// Which.
-        path: PathBuf,
-        /// The system's word.
-        source: io::Error,
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
+    /// The folder was to join a cluster and does not know which any more.
+    #[error("{} was to join a cluster and never did; give --join again, or begin with an empty folder", .0.display())]
+    Joining(PathBuf),
+    /// The masters that begin together are not told so that this one is among them.
+    #[error(
+        "--peers {peers} does not name this master, which is at {here}; name it, or say with --advertise where it is"
+    )]
+    Peers {
+        /// This master's address.
+        here: String,
+        /// What it was told.
+        peers: String,
     },
     /// The store cannot be used.
     #[error(transparent)]
@@ -74,6 +85,8 @@ pub struct Common {
     pub store: PathBuf,
     /// Where to listen.
     pub listen: String,
+    /// Where others reach the node; none: where it listens.
+    pub advertise: Option<String>,
     /// Whether plain connections to other machines are allowed.
     pub insecure: bool,
 }
@@ -81,8 +94,19 @@ pub struct Common {
 /// A master's own.
 #[derive(Debug, Clone, Default)]
 pub struct MasterPart {
-    /// A master of the cluster to be joined; none: a cluster of its own.
+    /// A master of the cluster to be joined.
     pub join: Option<String>,
+    /// Addresses of the masters, this one among them, that begin a cluster together. Neither these nor one to join: a
+    /// cluster of its own.
+    pub peers: Vec<String>,
+    /// What these must have been told alike.
+    pub token: String,
+}
+
+impl MasterPart {
+    fn gathers(&self) -> Option<Peers> {
+        (!self.peers.is_empty()).then(|| Peers::new(&self.peers, &self.token))
+    }
 }
 
 /// A worker's own.
@@ -100,65 +124,6 @@ pub struct WorkerPart {
     pub memory: u64,
 }
 
-fn folder(path: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(path).map_err(|source| Error::Folder { path: path.into(), source })
-}
-
-/// How far a folder has come to be a member's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// It makes its cluster.
-    New,
-    /// It asks to be taken in. Never must it make one.
-    Joining,
-    Member,
-}
-
-impl Stage {
-    fn word(self) -> &'static str {
-        match self {
-            Self::New => "new",
-            Self::Joining => "joining",
-            Self::Member => "member",
-        }
-    }
-}
-
-/// The cluster that a folder belongs to, and how far it has come, if it has begun to.
-fn cluster_of(data: &Path) -> Result<Option<(u64, Stage)>, Error> {
-    let path = data.join(CLUSTER);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => match parse(&text) {
-            Some(found) => Ok(Some(found)),
-            None => {
-                let source = io::Error::other("it holds no id of a cluster; restore it, or begin with an empty folder");
-                Err(Error::Folder { path, source })
-            }
-        },
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::Folder { path, source }),
-    }
-}
-
-fn parse(text: &str) -> Option<(u64, Stage)> {
-    let (cluster, word) = text.trim().split_once(' ')?;
-    let stage = [Stage::New, Stage::Joining, Stage::Member].into_iter().find(|stage| stage.word() == word)?;
-    Some((u64::from_str_radix(cluster, 16).ok()?, stage))
-}
-
-/// Writes down which cluster the folder belongs to, before anything else is in it, and how far it has come.
-fn belong(data: &Path, cluster: u64, stage: Stage) -> Result<(), Error> {
-    let path = data.join(CLUSTER);
-    let write = || {
-        let new = data.join("cluster.new");
-        std::fs::write(&new, format!("{cluster:016x} {}\n", stage.word()))?;
-        std::fs::File::open(&new)?.sync_all()?;
-        std::fs::rename(&new, &path)?;
-        std::fs::File::open(data)?.sync_all()
-    };
-    write().map_err(|source| Error::Folder { path, source })
-}
-
 /// Runs a node with these parts until `stop`, then lets it hand over what it has.
 ///
 /// # Errors
@@ -172,14 +137,18 @@ pub async fn run(
     ready: impl FnOnce(&str),
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    folder(&common.data)?;
-    folder(&common.store)?;
+    let mut stop = std::pin::pin!(stop);
+    folder::make(&common.data)?;
+    // Until this returns.
+    let _lock = folder::lock(&common.data)?;
+    folder::make(&common.store)?;
     let log = gristmill_raft::Options::new(0);
     let connector = Connector { insecure: common.insecure, ..Connector::new(log.election_min) };
     let channels = Channels::new(connector);
     let shared = store::Folder::new(&common.store, true);
     let listener = Listener::bind(&common.listen, common.insecure).await?;
-    let here = listener.address().to_string();
+    let here = address::advertised(common.advertise.as_deref(), listener.address())?;
+    address::check_plain(&here, common.insecure)?;
     let world = |folder: &Path, threads| {
         let scratch: Arc<dyn scratch::Scratch> = Arc::new(scratch::Folder::new(folder));
         World::new(channels.clone(), shared.clone(), scratch, apps(), threads, note.clone())
@@ -189,14 +158,22 @@ pub async fn run(
     let mut leader = None;
     if let Some(part) = master {
         let scratch = common.data.join("master");
-        folder(&scratch)?;
-        let node = start_master(&common.data, part, world(&scratch, 1), &channels, log, &mut routes).await?;
-        leader = Some(node);
+        folder::make(&scratch)?;
+        let told = note.clone();
+        let tell = move |what| told(Note::Trouble { what });
+        let start = async {
+            let found = find(&common.data, &part, &listener, &channels, &here, &tell).await?;
+            start_master(&common.data, &part, found, world(&scratch, 1), &channels, log, &mut routes).await
+        };
+        leader = tokio::select! {
+            started = start => Some(started?),
+            () = &mut stop => return Ok(()),
+        };
     }
     let mut labourer = None;
     if let Some(part) = worker {
         let scratch = common.data.join("scratch");
-        folder(&scratch)?;
+        folder::make(&scratch)?;
         let masters = if part.masters.is_empty() { vec![here.clone()] } else { part.masters };
         for address in &masters {
             address::check_plain(address, common.insecure)?;
@@ -208,6 +185,7 @@ pub async fn run(
             masters,
             task_memory: part.memory / u64::from(part.slots.max(1)),
             uid: String::new(),
+            folder: folder::worker(&common.data)?,
         };
         let node = Worker::new(world(&scratch, part.threads), options);
         routes = routes.add_service(Shelf(node.clone()).service());
@@ -219,12 +197,23 @@ pub async fn run(
         let _ = ended.wait_for(|over| *over).await;
     }));
     let mut leading = leader.clone().map(|(node, _)| tokio::spawn(async move { node.run().await }));
-    if let Some((node, found)) = &leader {
+    let settled = async {
+        let Some((node, found)) = &leader else { return Ok(()) };
         found.settle(node, &channels, &here).await?;
-        belong(&common.data, found.cluster(), Stage::Member)?;
+        folder::belong(&common.data, found.cluster(), Stage::Member).map_err(Error::from)
+    };
+    let settled = tokio::select! {
+        settled = settled => settled.map(|()| true)?,
+        () = &mut stop => false,
+    };
+    let moved = leader.clone().filter(|_| settled).map(|(node, _)| {
+        let (channels, here) = (channels.clone(), here.clone());
+        tokio::spawn(async move { say_where(&node, &channels, &here).await })
+    });
+    let mut working = labourer.clone().filter(|_| settled).map(|node| tokio::spawn(async move { node.run().await }));
+    if settled {
+        ready(&here);
     }
-    let mut working = labourer.clone().map(|node| tokio::spawn(async move { node.run().await }));
-    ready(&here);
 
     let broken = async {
         match &mut leading {
@@ -239,8 +228,13 @@ pub async fn run(
             _ => std::future::pending().await,
         }
     };
+    let stopped = async {
+        if settled {
+            stop.await;
+        }
+    };
     let outcome = tokio::select! {
-        () = stop => Ok(()),
+        () = stopped => Ok(()),
         () = drained => Ok(()),
         why = broken => Err(Error::Ended(why)),
     };
@@ -252,11 +246,17 @@ pub async fn run(
             } else {
                 node.drain()
             }
-            let _ = tokio::time::timeout(DRAIN_WITHIN, working).await;
+            if tokio::time::timeout(DRAIN_WITHIN, working).await.is_err() {
+                let what = format!("ends although its segments were not all stored within {DRAIN_WITHIN:?}");
+                note(Note::Trouble { what });
+            }
         }
         if let Some((node, _)) = &leader {
             node.stop().await;
         }
+    }
+    if let Some(moved) = moved {
+        moved.abort();
     }
     end.send_replace(true);
     let _ = serving.await;
@@ -270,8 +270,8 @@ enum Found {
     Member(u64),
     /// It makes one.
     New(u64),
-    /// It joins that of another master.
-    Joins(u64, String),
+    /// It joins that of one of these masters.
+    Joins(u64, Vec<String>),
 }
 
 impl Found {
@@ -281,56 +281,116 @@ impl Found {
     }
 
     async fn settle(&self, node: &MasterNode<World>, channels: &Channels, here: &str) -> Result<(), Error> {
-        let me = || Peer { id: node.log().identity().node, address: here.to_string() };
+        let me = Peer { id: node.log().identity().node, address: here.to_string() };
         match self {
             Self::Member(_) => Ok(()),
             Self::New(cluster) => {
-                node.log().initialize(&[me()]).await?;
+                node.log().initialize(&[me]).await?;
                 while node.init(*cluster).await.is_err() {
                     tokio::time::sleep(INIT_EVERY).await;
                 }
                 Ok(())
             }
-            Self::Joins(cluster, at) => {
-                let client = admin::Client::new(channels.clone(), at, JOIN_WITHIN);
-                Ok(client.add(*cluster, &me()).await?)
-            }
+            Self::Joins(cluster, masters) => join(*cluster, masters, channels, &me).await,
         }
     }
 }
 
+/// Asks these masters until one has this one taken in. Others may be taken in at the same time, or nobody leads yet: that
+/// passes.
+async fn join(cluster: u64, masters: &[String], channels: &Channels, me: &Peer) -> Result<(), Error> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        let mut failed = None;
+        for at in masters {
+            let client = admin::Client::new(channels.clone(), at, ADD_WITHIN);
+            match join_at(&client, cluster, me).await {
+                Ok(()) => return Ok(()),
+                Err(e) => failed = Some(e),
+            }
+        }
+        if let Some(e) = failed.filter(|_| begun.elapsed() > JOIN_WITHIN) {
+            return Err(e.into());
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+async fn join_at(client: &admin::Client, cluster: u64, me: &Peer) -> Result<(), admin::Error> {
+    client.add(cluster, me).await?;
+    // Who was here before has lost its folder: nobody else can be at this address.
+    let status = client.status().await?;
+    let before = status.voters.iter().chain(&status.learners).filter(|m| m.address == me.address && m.id != me.id);
+    for member in before {
+        client.remove(member.id).await?;
+    }
+    Ok(())
+}
+
+/// Tells the cluster where this member is, if it knows it at another address.
+async fn say_where(node: &MasterNode<World>, channels: &Channels, here: &str) {
+    let me = Peer { id: node.log().identity().node, address: here.to_string() };
+    loop {
+        let metrics = node.log().metrics();
+        let members: Vec<Peer> = metrics.voters.into_iter().chain(metrics.learners).collect();
+        match members.iter().find(|member| member.id == me.id) {
+            Some(known) if known.address != here => {}
+            _ => return,
+        }
+        let others = members.iter().filter(|member| member.id != me.id).map(|member| member.address.as_str());
+        for at in [here].into_iter().chain(others) {
+            let client = admin::Client::new(channels.clone(), at, ADD_WITHIN);
+            if client.add(node.log().identity().cluster, &me).await.is_ok() {
+                break;
+            }
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+/// Finds out how the master comes to its cluster, and writes it down.
+async fn find(
+    data: &Path,
+    part: &MasterPart,
+    listener: &Listener,
+    channels: &Channels,
+    here: &str,
+    tell: &impl Fn(String),
+) -> Result<Found, Error> {
+    let others = || part.gathers().map_or_else(Vec::new, |peers| peers.others(here));
+    let masters = || part.join.clone().map_or_else(others, |at| vec![at]);
+    let found = match (folder::cluster(data)?, &part.join, part.gathers()) {
+        (Some((cluster, Stage::Member)), ..) => return Ok(Found::Member(cluster)),
+        (Some((cluster, Stage::New)), ..) => return Ok(Found::New(cluster)),
+        (Some((_, Stage::Joining)), None, None) => return Err(Error::Joining(data.into())),
+        (Some((cluster, Stage::Joining)), ..) => return Ok(Found::Joins(cluster, masters())),
+        (None, Some(at), _) => {
+            let client = admin::Client::new(channels.clone(), at, JOIN_WITHIN);
+            Found::Joins(client.status().await?.cluster, masters())
+        }
+        (None, None, Some(peers)) => match peers.wait(listener, channels, here, tell).await? {
+            Turn::Make => Found::New(rand::random::<u64>().max(1)),
+            Turn::Join(cluster) => Found::Joins(cluster, masters()),
+        },
+        (None, None, None) => Found::New(rand::random::<u64>().max(1)),
+    };
+    let stage = if matches!(found, Found::New(_)) { Stage::New } else { Stage::Joining };
+    folder::belong(data, found.cluster(), stage)?;
+    Ok(found)
+}
+
 async fn start_master(
     data: &Path,
-    part: MasterPart,
+    part: &MasterPart,
+    found: Found,
     world: World,
     channels: &Channels,
     mut log: gristmill_raft::Options,
     routes: &mut Routes,
 ) -> Result<(MasterNode<World>, Found), Error> {
-    let found = match (cluster_of(data)?, part.join) {
-        (Some((cluster, Stage::Member)), _) => Found::Member(cluster),
-        (Some((cluster, Stage::New)), _) => Found::New(cluster),
-        (Some((cluster, Stage::Joining)), Some(at)) => Found::Joins(cluster, at),
-        (Some((_, Stage::Joining)), None) => {
-            let source = io::Error::other(
-                "it was to join a cluster and never did; give --join again, or begin with an empty folder",
-            );
-            return Err(Error::Folder { path: data.into(), source });
-        }
-        (None, Some(at)) => {
-            let client = admin::Client::new(channels.clone(), &at, JOIN_WITHIN);
-            Found::Joins(client.status().await?.cluster, at)
-        }
-        (None, None) => Found::New(rand::random::<u64>().max(1)),
-    };
     log.cluster = found.cluster();
-    match found {
-        Found::Member(_) => {}
-        Found::New(cluster) => belong(data, cluster, Stage::New)?,
-        Found::Joins(cluster, _) => belong(data, cluster, Stage::Joining)?,
-    }
     let raft = data.join("raft");
-    folder(&raft)?;
+    folder::make(&raft)?;
     let disks = verify::open(&raft)?;
     let transport = Transport::new(channels.clone());
     let options = master::Options { log: log.clone(), leader: Config::default() };
@@ -340,9 +400,10 @@ async fn start_master(
     let found =
         if metrics.voters.is_empty() && metrics.learners.is_empty() { found } else { Found::Member(log.cluster) };
     let (workers, jobs, cluster) = Master::new(node.clone(), channels.clone()).services();
+    let gathering = part.gathers().map_or(0, |peers| peers.gathering);
     *routes = std::mem::take(routes)
         .add_service(peers::service(node.log().clone()))
-        .add_service(admin::service(node.log().clone()))
+        .add_service(admin::service(node.log().clone(), gathering))
         .add_service(workers)
         .add_service(jobs)
         .add_service(cluster);

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -72,6 +73,16 @@ impl Listener {
         let tcp = TcpListener::bind(address).await.map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
         Ok(Self { tcp, address })
+    }
+
+    /// The same address once more, to be served before this one is.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn twin(&self) -> io::Result<Self> {
+        let twin = std::net::TcpListener::from(self.tcp.as_fd().try_clone_to_owned()?);
+        Ok(Self { tcp: TcpListener::from_std(twin)?, address: self.address })
     }
 
     /// Where it is.

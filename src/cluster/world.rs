@@ -98,6 +98,14 @@ impl Env for World {
         async move { done.await.ok().flatten() }
     }
 
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = Option<T>> + Send {
+        let done = tokio::task::spawn_blocking(work);
+        async move { done.await.ok() }
+    }
+
     fn wall_ms(&self) -> u64 {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

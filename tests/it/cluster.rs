@@ -169,6 +169,8 @@ fn a_failed_job_is_tried_again_once_its_input_is_there() {
     let again = ask(&format!("job retry {job}"));
     assert_eq!(again.code, Some(0), "{again:?}");
     assert_eq!(ask(&format!("job watch {}", again.out.trim())).code, Some(0));
+    let shown = ask(&format!("job show -o json {}", again.out.trim()));
+    assert!(shown.out.contains(&format!("\"retry_of\":\"{job}\"")), "{shown:?}");
     assert_eq!(folder.out("cat store/out"), "and\t1\ncorn\t1\nrye\t1\n");
     let done = ask(&format!("job retry {}", again.out.trim()));
     assert!(done.code == Some(1) && done.err.contains("neither failed nor been cancelled"), "{done:?}");

@@ -2,9 +2,11 @@
 //!
 //! `program` runs it; `cli` is about commands and flags, `outputs` about what is left, `telling` about what is said,
 //! `apps` and `formats` about what each app computes, `errors` and `signals` about everything that goes wrong, `raft` about
-//! nodes of the replicated log, `cluster` about jobs on masters and workers. How the engine computes is tested in the engine.
+//! nodes of the replicated log, `boot` about how nodes begin and end, `cluster` about jobs on masters and workers. How the engine computes is tested in the engine.
 
 mod apps;
+#[cfg(feature = "cluster")]
+mod boot;
 mod cli;
 #[cfg(feature = "cluster")]
 mod cluster;

@@ -75,6 +75,24 @@ impl Default for Config {
     }
 }
 
+/// A leadership. A node may lead a term more than once, when something in between made it doubt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reign {
+    /// The term.
+    pub term: u64,
+    /// How often this node has led it before.
+    pub before: u64,
+    /// How many attempts it has given out then.
+    pub given_out: u64,
+}
+
+impl From<u64> for Reign {
+    /// The first leadership of a term.
+    fn from(term: u64) -> Self {
+        Self { term, ..Self::default() }
+    }
+}
+
 /// The time of an input.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Now {
@@ -198,7 +216,7 @@ pub enum Effect {
 #[derive(Debug)]
 pub struct Master {
     config: Config,
-    term: u64,
+    reign: Reign,
     now: Now,
     state: State,
     fleet: Fleet,
@@ -224,11 +242,12 @@ pub struct Master {
 
 impl Master {
     /// Begins to lead. `state` must hold every command that was committed in earlier terms: the shell waits until the
-    /// first entry of `term` has been applied.
-    pub fn lead(now: Now, term: u64, state: State, config: Config) -> (Self, Vec<Effect>) {
+    /// first entry of the term has been applied.
+    pub fn lead(now: Now, reign: impl Into<Reign>, state: State, config: Config) -> (Self, Vec<Effect>) {
+        let reign = reign.into();
         let mut master = Self {
             config,
-            term,
+            reign,
             now,
             state,
             fleet: Fleet::default(),
@@ -238,7 +257,7 @@ impl Master {
             errands: BTreeMap::new(),
             outbox: Outbox::default(),
             missing: BTreeMap::new(),
-            counter: 0,
+            counter: reign.given_out,
             early: 0,
             ready: BTreeSet::new(),
             hungry: BTreeSet::new(),
@@ -280,17 +299,17 @@ impl Master {
 
     /// The term that it leads.
     pub fn term(&self) -> u64 {
-        self.term
+        self.reign.term
     }
 
-    /// How many attempts it has given out.
-    pub fn attempts_given_out(&self) -> u64 {
-        self.counter
+    /// The leadership of the same term that may follow this one.
+    pub fn next_reign(&self) -> Reign {
+        Reign { term: self.reign.term, before: self.reign.before + 1, given_out: self.counter }
     }
 
-    /// Of a term that was led before: so many attempts were given out in it.
-    pub fn skip_attempts(&mut self, given_out: u64) {
-        self.counter = self.counter.max(given_out);
+    /// The number of a run's first list of segments, which no other list of the run has.
+    fn first_list(&self) -> u64 {
+        (self.reign.term << 32) + (self.reign.before << 16)
     }
 
     /// The state as it was told last.

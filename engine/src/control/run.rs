@@ -105,7 +105,7 @@ pub(super) struct Places {
 }
 
 impl Run {
-    pub(super) fn new(cluster: u64, job: Arc<Job>, offer: u32, term: u64) -> Self {
+    pub(super) fn new(cluster: u64, job: Arc<Job>, offer: u32, list: u64) -> Self {
         let alone = JobSpec { then: None, ..JobSpec::clone(&job.spec) };
         Self {
             offer,
@@ -124,7 +124,7 @@ impl Run {
             lost: BTreeSet::new(),
             failed_at: BTreeMap::new(),
             pace: BTreeMap::new(),
-            places: Places { list: term << 20, maps: Vec::new(), placed: BTreeMap::new() },
+            places: Places { list, maps: Vec::new(), placed: BTreeMap::new() },
             starved_since: None,
             unserved_since: None,
             job,

@@ -45,6 +45,13 @@ pub trait Env: Clone + Send + Sync + 'static {
         work: impl FnOnce(&dyn Exec) -> T + Send + 'static,
     ) -> impl Future<Output = Option<T>> + Send;
 
+    /// Runs work that waits for a disk away from the tasks of the runtime, which must not wait: heartbeats are among them.
+    /// `None` if it panicked.
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = Option<T>> + Send;
+
     /// Milliseconds since 1970 by this machine's clock, which may be wrong: for people, and for what outlives machines.
     fn wall_ms(&self) -> u64;
 

@@ -8,6 +8,7 @@ mod api;
 mod errands;
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use super::signal::Signal;
 use crate::control::apply::Touch;
 use crate::control::ids;
 use crate::control::ids::TaskId;
-use crate::control::master::{Config, Effect, Input, Master, Now, Proposed, Setback};
+use crate::control::master::{Config, Effect, Input, Master, Now, Proposed, Reign, Setback};
 use crate::control::state::State;
 
 /// The world of a master: that of any node, and what its log is kept on and spoken over.
@@ -49,6 +50,9 @@ pub struct Options {
 
 type Log<E> = Node<<E as MasterEnv>::Log, Replica<<E as Env>::Rt>>;
 
+/// A loop that takes this much longer than it should was not running: what leases say then is not to be believed.
+const ASLEEP: Duration = Duration::from_secs(2);
+
 /// A master. Clones are handles to the same one.
 pub struct MasterNode<E: MasterEnv> {
     inner: Arc<Inner<E>>,
@@ -67,8 +71,8 @@ struct Inner<E: MasterEnv> {
     options: Options,
     begun: <E::Rt as AsyncRuntime>::Instant,
     leading: Mutex<Option<Leading>>,
-    /// The last term led, and how many attempts were given out in it.
-    given_out: Mutex<(u64, u64)>,
+    /// How the term that was led last would be led once more.
+    next_reign: Mutex<Reign>,
     /// The leader's view of things has changed: watchers look.
     changed: Signal<E::Rt>,
     stop: Signal<E::Rt>,
@@ -95,8 +99,8 @@ impl<E: MasterEnv> MasterNode<E> {
         let news: Arc<News<E::Rt>> = Arc::default();
         let log = Node::start(disks, net, Replica::new(news.clone()), &options.log).await?;
         let begun = clock::now::<E::Rt>();
-        let (leading, given_out, changed, stop) = Default::default();
-        Ok(Self { inner: Arc::new(Inner { env, log, news, options, begun, leading, given_out, changed, stop }) })
+        let (leading, next_reign, changed, stop) = Default::default();
+        Ok(Self { inner: Arc::new(Inner { env, log, news, options, begun, leading, next_reign, changed, stop }) })
     }
 
     /// The node of the replicated log.
@@ -116,6 +120,9 @@ impl<E: MasterEnv> MasterNode<E> {
             if let Some(why) = inner.log.ended() {
                 inner.step_down();
                 return why;
+            }
+            if clock::now::<E::Rt>() > next_tick + ASLEEP {
+                inner.step_down();
             }
             inner.follow().await;
             let something = E::Rt::select3(applied.heard(), watch.changed(), E::Rt::sleep_until(next_tick));
@@ -150,6 +157,16 @@ impl<E: MasterEnv> MasterNode<E> {
     /// # Errors
     /// [`CallError::NotLeader`], or that the outcome is not known.
     pub async fn register(&self, request: wire::Register) -> Result<wire::Registered, CallError> {
+        if !self.inner.has_quorum() {
+            return Err(self.inner.not_leader());
+        }
+        if let Some(address) = self.inner.namesake(&request) {
+            let refused = format!(
+                "a worker called {} lives at {address}; give this one another --name, or wait until that one has ended",
+                request.name
+            );
+            return Ok(wire::Registered { incarnation: 0, refused });
+        }
         let reply = self.inner.propose("system", wire::command::Action::RegisterWorker(request)).await?;
         Ok(match reply {
             Outcome::Registered(registered) => registered,
@@ -161,10 +178,13 @@ impl<E: MasterEnv> MasterNode<E> {
     /// Answers a worker's poll, when there is something to say or after a while.
     ///
     /// # Errors
-    /// [`CallError::NotLeader`].
+    /// [`CallError::NotLeader`], also if this node only believes that it leads.
     pub async fn poll(&self, poll: wire::Poll) -> Result<wire::PollAnswer, CallError> {
         let (incarnation, sequence) = (poll.incarnation, poll.sequence);
         let (answer, answered) = oneshot::channel();
+        if !self.inner.has_quorum() {
+            return Err(self.inner.not_leader());
+        }
         {
             let mut leading = self.inner.leading();
             let Some(leading) = leading.as_mut() else { return Err(self.inner.not_leader()) };
@@ -176,7 +196,14 @@ impl<E: MasterEnv> MasterNode<E> {
         self.inner.tell(Input::Poll(poll));
         let answer = answered.await.map_err(|_| self.inner.not_leader());
         std::mem::forget(closed);
-        answer
+        let answer = answer?;
+        // What ends an incarnation must be true of the cluster, not only of what this node knows.
+        let ends = !answer.fenced.is_empty() || answer.drained;
+        let lives = |replica: &Replica<E::Rt>| replica.state.worker(incarnation).is_some();
+        if ends && self.inner.log.read(lives).await.unwrap_or(true) {
+            return Err(self.inner.not_leader());
+        }
+        Ok(answer)
     }
 }
 
@@ -216,6 +243,22 @@ impl<E: MasterEnv> Inner<E> {
         CallError::NotLeader { leader }
     }
 
+    /// Whether this node may act as the leader: a quorum has said so lately.
+    fn has_quorum(&self) -> bool {
+        self.log.has_quorum()
+    }
+
+    /// Where a worker of the same name and another folder is, if one is alive. Without this, two of one name would end each
+    /// other's incarnations for ever.
+    fn namesake(&self, request: &wire::Register) -> Option<String> {
+        let other = |info: &&wire::Register| {
+            info.name == request.name && info.folder != request.folder && info.folder != 0 && request.folder != 0
+        };
+        let state = self.state();
+        let mut infos = state.workers().filter_map(|worker| worker.info.as_ref());
+        infos.find(other).map(|info| info.address.clone())
+    }
+
     /// The state here, which may be old.
     fn state(&self) -> State {
         self.log.read_stale(|replica| replica.state.clone())
@@ -225,7 +268,7 @@ impl<E: MasterEnv> Inner<E> {
     async fn follow(self: &Arc<Self>) {
         let leadership = self.log.metrics().leadership;
         let leads = self.leading().as_ref().map(|leading| leading.master.term());
-        if !leadership.here {
+        if !self.has_quorum() {
             self.step_down();
             return;
         }
@@ -241,12 +284,9 @@ impl<E: MasterEnv> Inner<E> {
             return;
         }
         self.env.note(Note::Leads { term: leadership.term });
-        let (mut master, effects) = Master::lead(self.now(), leadership.term, state, self.options.leader.clone());
-        // A term may be led once more after something made this node doubt: no attempt is given out twice.
-        let (term, counter) = *self.given_out.lock().unwrap_or_else(PoisonError::into_inner);
-        if term == leadership.term {
-            master.skip_attempts(counter);
-        }
+        let again = *self.next_reign.lock().unwrap_or_else(PoisonError::into_inner);
+        let reign = if again.term == leadership.term { again } else { leadership.term.into() };
+        let (master, effects) = Master::lead(self.now(), reign, state, self.options.leader.clone());
         *self.leading() = Some(Leading { master, polls: BTreeMap::new() });
         self.carry_out(effects);
     }
@@ -254,14 +294,18 @@ impl<E: MasterEnv> Inner<E> {
     fn step_down(&self) {
         let before = self.leading().take();
         if let Some(before) = before {
-            let given_out = (before.master.term(), before.master.attempts_given_out());
-            *self.given_out.lock().unwrap_or_else(PoisonError::into_inner) = given_out;
+            *self.next_reign.lock().unwrap_or_else(PoisonError::into_inner) = before.master.next_reign();
             self.env.note(Note::Follows);
             self.changed.raise();
         }
     }
 
+    /// Tells the leader something and does what follows. A node that only believes that it leads leads no longer: one that
+    /// begins anew, here or elsewhere, derives all from the state and from what workers say.
     fn tell(self: &Arc<Self>, input: Input) {
+        if !self.has_quorum() {
+            return self.step_down();
+        }
         let effects = {
             let mut leading = self.leading();
             let Some(leading) = leading.as_mut() else { return };
@@ -272,6 +316,9 @@ impl<E: MasterEnv> Inner<E> {
 
     /// Tells the leader what was applied since the last time.
     fn tell_applied(self: &Arc<Self>) {
+        if !self.has_quorum() {
+            return self.step_down();
+        }
         let effects = {
             let mut leading = self.leading();
             let Some(leading) = leading.as_mut() else { return };
@@ -297,37 +344,44 @@ impl<E: MasterEnv> Inner<E> {
                 Effect::Propose { ticket, command } => {
                     drop(E::Rt::spawn(async move { node.propose_for_leader(ticket, command).await }));
                 }
-                Effect::Plan(job) => drop(E::Rt::spawn(async move {
-                    let result = node.plan(&job).await;
-                    node.trouble("planning", job.id, &result);
-                    node.tell(Input::Planned { job: job.id, result });
-                })),
-                Effect::LoadPlan(job) => drop(E::Rt::spawn(async move {
-                    let result = node.load_plan(&job).await;
-                    node.trouble("loading the plan of", job.id, &result);
-                    node.tell(Input::Planned { job: job.id, result });
-                })),
-                Effect::Publish(publication) => drop(E::Rt::spawn(async move {
-                    let job = publication.job;
-                    let result = node.publish(&publication).await;
-                    node.trouble("publishing", job, &result);
-                    node.tell(Input::Published { job, result });
-                })),
-                Effect::Retire(job) => drop(E::Rt::spawn(async move {
-                    let result = node.retire(&job).await;
-                    node.trouble("retiring", job.id, &result);
-                    node.tell(Input::Retired { job: job.id, result });
-                })),
+                Effect::Plan(of) => {
+                    let (job, work) = (of.id, async move { node.plan(&of).await });
+                    self.errand("planning", job, work, move |result| Input::Planned { job, result });
+                }
+                Effect::LoadPlan(of) => {
+                    let (job, work) = (of.id, async move { node.load_plan(&of).await });
+                    self.errand("loading the plan of", job, work, move |result| Input::Planned { job, result });
+                }
+                Effect::Publish(of) => {
+                    let (job, work) = (of.job, async move { node.publish(&of).await });
+                    self.errand("publishing", job, work, move |result| Input::Published { job, result });
+                }
+                Effect::Retire(of) => {
+                    let (job, work) = (of.id, async move { node.retire(&of).await });
+                    self.errand("retiring", job, work, move |result| Input::Retired { job, result });
+                }
                 Effect::Sweep { upto, keep } => drop(E::Rt::spawn(async move { node.sweep(upto, &keep).await })),
             }
         }
     }
 
-    /// What is tried again should be seen by an operator.
-    fn trouble<T>(&self, doing: &str, job: u64, result: &Result<T, Setback>) {
-        if let Err(Setback::Later(why)) = result {
-            self.env.note(Note::Trouble { what: format!("{doing} job {job} failed: {why}") });
-        }
+    /// Does something for a job and tells the leader what came of it, whatever that is. What is tried again should be seen
+    /// by an operator.
+    fn errand<T: Send + 'static>(
+        self: &Arc<Self>,
+        doing: &'static str,
+        job: u64,
+        work: impl Future<Output = Result<T, Setback>> + Send + 'static,
+        input: impl FnOnce(Result<T, Setback>) -> Input + Send + 'static,
+    ) {
+        let (node, work) = (self.clone(), E::Rt::spawn(work));
+        drop(E::Rt::spawn(async move {
+            let result = work.await.unwrap_or_else(|_| Err(Setback::Later("the master panicked over it".into())));
+            if let Err(Setback::Later(why)) = &result {
+                node.env.note(Note::Trouble { what: format!("{doing} job {job} failed: {why}") });
+            }
+            node.tell(input(result));
+        }));
     }
 
     fn answer(&self, incarnation: u64, answer: wire::PollAnswer) {

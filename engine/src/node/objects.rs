@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use gristmill_raft::runtime::AsyncRuntime;
 use prost::Message;
 
 use super::env::Env;
+use super::spool::Spool;
 use crate::control::ids::{self, Digest};
 use crate::scratch::{self, Mapping, map_file};
 use crate::store::{self, Error, Kind, Name, Store};
@@ -79,6 +80,7 @@ pub(crate) async fn message<E: Env, M: Message + Default>(env: &E, name: &str, d
 /// The inputs of a job on a worker.
 pub(crate) struct Inputs {
     places: BTreeMap<u32, Place>,
+    planned: Vec<wire::PlannedObject>,
 }
 
 enum Place {
@@ -95,43 +97,69 @@ impl Inputs {
         numbers: impl IntoIterator<Item = u32>,
         folder: &str,
     ) -> Result<Self, Error> {
-        let mut places = BTreeMap::new();
+        let (mut places, mut planned) = (BTreeMap::new(), Vec::new());
         for number in numbers {
             let Some(object) = plan.objects.get(number as usize) else { continue };
             if places.contains_key(&number) {
                 continue;
             }
             let name = &Name::new(object.name.as_str())?;
-            let now = patiently::<E::Rt, _, _>(|| env.store().head(name)).await.map_err(|e| match e.kind {
-                Kind::NotFound => Error::new(Kind::Changed, format!("{name} is gone since the job was planned")),
-                _ => e,
-            })?;
-            if now.version.0 != object.version || now.len != object.size {
-                return Err(Error::new(Kind::Changed, format!("{name} has changed since the job was planned")));
-            }
+            unchanged(env, name, object).await?;
             let place = match env.store().local_path(name) {
                 Some(path) => Place::File(path),
-                None => Place::Fetched(fetch(env, name, &format!("{folder}input-{number}")).await?),
+                None => Place::Fetched(fetch(env, name, object.size, &format!("{folder}input-{number}")).await?),
             };
             places.insert(number, place);
+            planned.push(object.clone());
         }
-        Ok(Self { places })
+        Ok(Self { places, planned })
+    }
+
+    /// The objects of a job, as it was planned with.
+    pub(crate) fn planned(&self) -> Vec<wire::PlannedObject> {
+        self.planned.clone()
     }
 }
 
-async fn fetch<E: Env>(env: &E, name: &Name, file: &str) -> Result<Arc<dyn Mapping>, Error> {
+/// Fails if one of these objects is not what it was when the job was planned. To be asked again once all was read: what is
+/// written to meanwhile would be a mixture.
+pub(crate) async fn all_unchanged<E: Env>(env: &E, planned: &[wire::PlannedObject]) -> Result<(), Error> {
+    for object in planned {
+        unchanged(env, &Name::new(object.name.as_str())?, object).await?;
+    }
+    Ok(())
+}
+
+async fn unchanged<E: Env>(env: &E, name: &Name, object: &wire::PlannedObject) -> Result<(), Error> {
+    let now = patiently::<E::Rt, _, _>(|| env.store().head(name)).await.map_err(|e| match e.kind {
+        Kind::NotFound => Error::new(Kind::Changed, format!("{name} is gone since the job was planned")),
+        _ => e,
+    })?;
+    match now.version.0 == object.version && now.len == object.size {
+        true => Ok(()),
+        false => Err(changed(name)),
+    }
+}
+
+fn changed(name: &Name) -> Error {
+    let text = format!("{name} has changed since the job was planned; submit the job again when nothing writes to it");
+    Error::new(Kind::Changed, text)
+}
+
+async fn fetch<E: Env>(env: &E, name: &Name, len: u64, file: &str) -> Result<Arc<dyn Mapping>, Error> {
     let on_scratch = |e: scratch::Error| Error::new(Kind::Denied, e.to_string());
     patiently::<E::Rt, _, _>(|| async move {
-        let mut writer = env.scratch().create(file).map_err(on_scratch)?;
-        let place = env.scratch().place(file);
-        store::read(env.store(), name, |piece| {
-            writer.write_all(piece).map_err(scratch::Error::at("write", &place)).map_err(on_scratch)
-        })
-        .await?;
-        writer.flush().map_err(scratch::Error::at("write", &place)).map_err(on_scratch)
+        let mut spool = Spool::create(env, file.to_string()).await.map_err(on_scratch)?;
+        while spool.len() < len {
+            let bytes = env.store().get(name, spool.len()..len.min(spool.len() + store::READ)).await?;
+            if bytes.is_empty() {
+                return Err(changed(name));
+            }
+            spool.write(env, bytes.into()).await.map_err(on_scratch)?;
+        }
+        spool.map(env).await.map_err(on_scratch)
     })
-    .await?;
-    env.scratch().map(file).map_err(on_scratch)
+    .await
 }
 
 impl Objects for Inputs {

@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use gristmill_proto::internal::v1 as proto;
 use gristmill_raft::runtime::{AsyncRuntime, Select2};
 use prost::Message as _;
@@ -23,6 +25,7 @@ use super::masters::Masters;
 use super::paths;
 use super::rpc::{CallError, Method};
 use super::signal::Signal;
+use super::spool;
 
 /// How long registering may take before it is tried anew.
 const REGISTER_WITHIN: Duration = Duration::from_secs(10);
@@ -50,6 +53,8 @@ pub struct Options {
     pub task_memory: u64,
     /// UID of its pod, if it runs in one.
     pub uid: String,
+    /// The number of its folder, by which another worker of the same name is told from this one come back. 0: none.
+    pub folder: u64,
 }
 
 /// A worker. Clones are handles to the same one.
@@ -72,6 +77,8 @@ struct Inner<E: Env> {
     news: Signal<E::Rt>,
     /// More is known of where segments are.
     segments: Signal<E::Rt>,
+    /// An attempt may have been told to stop.
+    stops: Signal<E::Rt>,
     draining: AtomicBool,
     stopped: AtomicBool,
     /// The cluster, once something was assigned.
@@ -102,6 +109,7 @@ impl<E: Env> Worker<E> {
                 board,
                 news: Signal::default(),
                 segments: Signal::default(),
+                stops: Signal::default(),
                 draining: AtomicBool::new(false),
                 stopped: AtomicBool::new(false),
                 cluster: AtomicU64::new(0),
@@ -114,21 +122,32 @@ impl<E: Env> Worker<E> {
     /// for lost.
     pub async fn run(&self) {
         let inner = &self.inner;
-        inner.clear_scratch();
+        inner.clear_scratch().await;
+        let mut news = inner.news.listen();
         while !inner.stopped.load(Relaxed) {
-            let Some(incarnation) = inner.register().await else { continue };
+            // Until it is taken in it holds nothing that anybody needs.
+            if inner.draining.load(Relaxed) {
+                break;
+            }
+            let registered = match E::Rt::select2(inner.register().boxed(), news.heard()).await {
+                Select2::First(registered) => registered,
+                Select2::Second(()) => continue,
+            };
+            let Some(incarnation) = registered else { continue };
             *inner.board() = Board::new(incarnation, inner.options.slots);
             inner.board().draining = inner.draining.load(Relaxed);
             match inner.converse(incarnation).await {
                 End::Fenced(why) => {
                     inner.env.note(Note::Fenced { why });
-                    inner.board().stop_all();
-                    inner.clear_scratch();
+                    inner.stops.raise();
+                    inner.plans().clear();
+                    inner.clear_scratch().await;
                 }
                 End::Drained | End::Stopped => break,
             }
         }
         inner.board().stop_all();
+        inner.stops.raise();
     }
 
     /// Takes no more tasks, gives back those that run, keeps what others still need until it is in the store; then
@@ -139,6 +158,7 @@ impl<E: Env> Worker<E> {
         board.draining = true;
         board.stop_all();
         drop(board);
+        self.inner.stops.raise();
         self.inner.news.raise();
     }
 
@@ -146,6 +166,7 @@ impl<E: Env> Worker<E> {
     pub fn stop(&self) {
         self.inner.stopped.store(true, Relaxed);
         self.inner.board().stop_all();
+        self.inner.stops.raise();
         self.inner.news.raise();
     }
 
@@ -166,13 +187,8 @@ impl<E: Env> Inner<E> {
     }
 
     /// What lies on scratch belongs to an incarnation that has ended.
-    fn clear_scratch(&self) {
-        let scratch = self.env.scratch();
-        let left = scratch.list(paths::JOBS);
-        let removed = left.and_then(|files| files.iter().try_for_each(|(name, _)| scratch.remove(name)));
-        if let Err(e) = removed {
-            self.env.note(Note::Trouble { what: e.to_string() });
-        }
+    fn clear_scratch(&self) -> BoxFuture<'_, ()> {
+        self.remove(paths::JOBS.to_string()).boxed()
     }
 
     async fn register(&self) -> Option<u64> {
@@ -183,6 +199,7 @@ impl<E: Env> Inner<E> {
             slots: options.slots,
             apps: self.env.apps().offers(),
             uid: options.uid.clone(),
+            folder: options.folder,
         };
         let asked = Bytes::from(request.encode_to_vec());
         let answered = self.masters.call::<E::Rt, _>(self.env.net(), Method::Register, asked, REGISTER_WITHIN).await;
@@ -237,6 +254,7 @@ impl<E: Env> Inner<E> {
                 wait = Duration::from_millis(answer.wait_ms.min(60_000).into());
             }
             let orders = self.board().heed(answer);
+            self.stops.raise();
             if let Some(end) = self.carry_out(incarnation, orders) {
                 return end;
             }
@@ -247,12 +265,19 @@ impl<E: Env> Inner<E> {
         if let Some(why) = orders.fenced {
             return Some(End::Fenced(why));
         }
-        for task in &orders.discard {
-            self.remove(&paths::attempt(task));
-        }
+        let mut useless: Vec<String> = orders.discard.iter().map(paths::attempt).collect();
         for job in orders.drop_jobs {
-            self.remove(&paths::job(job));
+            useless.push(paths::job(job));
             self.plans().retain(|(of, _), _| *of != job);
+        }
+        if !useless.is_empty() {
+            let worker = self.clone();
+            // The next poll does not wait for it.
+            drop(E::Rt::spawn(async move {
+                for prefix in useless {
+                    worker.remove(prefix).await;
+                }
+            }));
         }
         if !orders.segments.is_empty() {
             self.segments.raise();
@@ -268,11 +293,8 @@ impl<E: Env> Inner<E> {
         orders.drained.then_some(End::Drained)
     }
 
-    fn remove(&self, prefix: &str) {
-        let scratch = self.env.scratch();
-        let removed =
-            scratch.list(prefix).and_then(|files| files.iter().try_for_each(|(name, _)| scratch.remove(name)));
-        if let Err(e) = removed {
+    async fn remove(&self, prefix: String) {
+        if let Err(e) = spool::remove(&self.env, prefix).await {
             self.env.note(Note::Trouble { what: e.to_string() });
         }
     }
@@ -280,15 +302,19 @@ impl<E: Env> Inner<E> {
     /// Runs an attempt and puts its end on the board.
     async fn attempt(self: Arc<Self>, incarnation: u64, assignment: proto::Assignment, controls: board::Controls) {
         let task = assignment.task;
-        let end = match self.perform(&assignment, &controls).await {
+        let worker = self.clone();
+        // Of its own, so that a panic ends the attempt and not what is to be done about it.
+        let performed = E::Rt::spawn(async move { worker.perform(&assignment, &controls).await });
+        let end = match performed.await.unwrap_or_else(|_| Err(attempt::panicked())) {
             Ok(done) => proto::task_report::End::Done(done),
             Err(failure) => proto::task_report::End::Failure(failure),
         };
-        if let (Some(task), proto::task_report::End::Failure(_)) = (&task, &end) {
-            self.remove(&paths::attempt(task));
+        // What an earlier incarnation ran is nobody's.
+        let mine = self.board().incarnation() == incarnation;
+        if let Some(task) = task.filter(|_| !mine || matches!(end, proto::task_report::End::Failure(_))) {
+            self.remove(paths::attempt(&task)).await;
         }
         let mut board = self.board();
-        // What an earlier incarnation ran is nobody's.
         if board.incarnation() == incarnation {
             board.ended(proto::TaskReport { task, end: Some(end) });
         }

@@ -43,7 +43,11 @@ impl Folder {
     }
 
     fn walk(&self, below: &str, found: &mut Vec<(String, u64)>) -> io::Result<()> {
-        for entry in fs::read_dir(self.dir.join(below))? {
+        let entries = match fs::read_dir(self.dir.join(below)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !below.is_empty() => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             // What is not UTF-8 is not ours.
             let Ok(name) = entry.file_name().into_string() else { continue };
@@ -93,7 +97,11 @@ impl Scratch for Folder {
 
     fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, Error> {
         let mut found = Vec::new();
-        self.walk("", &mut found).map_err(Error::at("list", &self.dir))?;
+        let below = prefix.rsplit_once('/').map_or("", |(below, _)| below);
+        if !below.is_empty() {
+            check_name(below).map_err(Error::at("list", self.dir.join(below)))?;
+        }
+        self.walk(below, &mut found).map_err(Error::at("list", &self.dir))?;
         found.retain(|(name, _)| name.starts_with(prefix));
         found.sort();
         Ok(found)

@@ -134,6 +134,7 @@ fn apply(world: &mut World, op: Op) {
         Op::Applied => world.propose(Proposed::Applied, true),
         Op::Unknown(applied) => world.propose(Proposed::Unknown, applied),
         Op::Refused => world.propose(Proposed::Refused, false),
+        Op::Elect(n) if n % 4 == 3 => world.lead_again(),
         Op::Elect(n) => world.elect(|nth| n >> (nth % 8) & 1 == 0),
         Op::Restore => world.restore(),
         Op::Errand(n, again) => {

@@ -453,6 +453,45 @@ fn publishing_follows_the_decision_and_is_repeated_by_a_new_leader() {
 }
 
 #[test]
+fn a_term_that_is_led_once_more_goes_on_with_what_runs() {
+    let (mut world, job) = started(2, 2, "maps=4 parts=2");
+    let running = |world: &World| {
+        let of = |w: usize| world.workers[w].tasks.keys().copied().collect::<Vec<AttemptId>>();
+        [of(0), of(1)]
+    };
+    let before = running(&world);
+    world.lead_again();
+    pass(&mut world, 200, &[0, 1]);
+    assert_eq!(running(&world), before, "neither cancelled nor begun twice");
+    // Of the next leadership it knows what it gave out and gave up: that does not come back.
+    let given_up = before[0][0];
+    world.commit("ann", Action::CancelJob(wire::CancelJob { job }));
+    world.tell();
+    pass(&mut world, 200, &[0, 1]);
+    assert!(running(&world).concat().is_empty());
+    let later = world.job("later", "maps=1 parts=1");
+    pass(&mut world, 200, &[0, 1]);
+    assert!(running(&world).concat().iter().all(|attempt| *attempt > given_up), "no number comes twice");
+    assert_eq!(world.state_of(later), JobState::Mapping);
+}
+
+/// It fetched and ended between two polls. Its worker would poll as fast as it can until the end is settled.
+#[test]
+fn a_reducer_that_has_ended_is_told_of_no_more_segments() {
+    let (mut world, _) = started(1, 1, "maps=1 parts=1");
+    finish_all(&mut world, 0);
+    assert_eq!(tasks(&world, 0), [(Stage::Reduce, 0)]);
+    world.step(0);
+    world.finish(0, 0);
+    // It knows of segments for what runs only.
+    world.workers[0].known.clear();
+    world.step(0);
+    assert!(world.workers[0].waits && !world.proposals.is_empty(), "answered before there is anything to say");
+    settle(&mut world);
+    assert!(!world.workers[0].waits);
+}
+
+#[test]
 fn a_worker_that_is_not_known_is_told_so() {
     let (mut master, _) = Master::lead(Now::default(), 1, State::default(), config());
     let effects =

@@ -29,9 +29,13 @@ fn ten_thousand_tasks_stay_small() {
         index
     };
     let apps = vec![wire::AppOffer { name: "words".into(), build: "b1".into() }];
-    let info = wire::Register { name: "w".into(), address: "a".into(), slots: 1_024, apps, uid: String::new() };
+    let info =
+        wire::Register { name: "w".into(), address: "a".into(), slots: 1_024, apps, uid: String::new(), folder: 1 };
     let worker = commit(&mut state, Action::RegisterWorker(info));
-    let job = commit(&mut state, Action::SubmitJob(wire::SubmitJob { key: "k".into(), spec: Some(spec("out", "")) }));
+    let job = commit(
+        &mut state,
+        Action::SubmitJob(wire::SubmitJob { key: "k".into(), spec: Some(spec("out", "")), retry_of: 0 }),
+    );
     let range = |n: u32| wire::InputRange {
         name: format!("in/a/name/of/some/length-{n:06}"),
         version: "0123456789abcdef".into(),

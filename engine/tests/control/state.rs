@@ -306,7 +306,7 @@ fn a_published_output_is_its_jobs_until_it_is_archived() {
     world.commit("system", Action::JobPublished(wire::JobPublished { job }));
     let again = |key: &str| {
         let key = key.into();
-        Action::SubmitJob(wire::SubmitJob { key, spec: Some(spec("out", "maps=1")) })
+        Action::SubmitJob(wire::SubmitJob { key, spec: Some(spec("out", "maps=1")), retry_of: 0 })
     };
     let Outcome::Refused(refused) = world.commit("ann", again("a")) else { panic!("a late publisher may still come") };
     assert_eq!(refused.code(), Code::Conflict);
@@ -401,7 +401,7 @@ fn ended_jobs_leave_rows_of_200_bytes_and_10_000_of_them() {
         app(&mut spec);
         spec.app.as_mut().unwrap().name = "n".repeat(64);
         let job = u64::MAX / 2 + 3 * n + 1;
-        let submit = wire::SubmitJob { key: format!("{n}"), spec: Some(spec) };
+        let submit = wire::SubmitJob { key: format!("{n}"), spec: Some(spec), retry_of: 0 };
         apply(&mut state, 3 * n + 1, Action::SubmitJob(submit));
         apply(&mut state, 3 * n + 2, Action::CancelJob(wire::CancelJob { job }));
         apply(&mut state, 3 * n + 3, Action::ArchiveJob(wire::ArchiveJob { job, history: vec![1; 16].into() }));

@@ -63,6 +63,7 @@ impl Worker {
             slots: self.slots,
             apps: vec![wire::AppOffer { name: "words".into(), build: "b1".into() }],
             uid: format!("uid-{}", self.name),
+            folder: 0,
         }
     }
 

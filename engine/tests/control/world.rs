@@ -9,7 +9,7 @@ use gristmill_engine::control::apply::Touch;
 use gristmill_engine::control::commit;
 use gristmill_engine::control::ids::{AttemptId, Digest, Stage, TaskId};
 use gristmill_engine::control::job::JobState;
-use gristmill_engine::control::master::{Backups, Config, Effect, Input, Master, Now, Plan, Proposed};
+use gristmill_engine::control::master::{Backups, Config, Effect, Input, Master, Now, Plan, Proposed, Reign};
 use gristmill_engine::control::state::State;
 use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::v1::{App, JobSpec};
@@ -157,7 +157,7 @@ impl World {
     }
 
     pub fn submit(&mut self, user: &str, key: &str, spec: JobSpec) -> Outcome {
-        let submit = wire::SubmitJob { key: key.into(), spec: Some(spec) };
+        let submit = wire::SubmitJob { key: key.into(), spec: Some(spec), retry_of: 0 };
         let outcome = self.commit(user, Action::SubmitJob(submit));
         self.tell();
         outcome
@@ -270,11 +270,21 @@ impl World {
                 self.commit_command(&command);
             }
         }
-        self.untold.clear();
         self.term += 1;
+        self.lead(self.term);
+    }
+
+    /// The leader doubts, and leads once more in the same term. What it proposed is lost.
+    pub fn lead_again(&mut self) {
+        self.proposals.clear();
+        self.lead(self.master.next_reign());
+    }
+
+    fn lead(&mut self, reign: impl Into<Reign>) {
+        self.untold.clear();
         self.workers.iter_mut().for_each(|worker| worker.waits = false);
         let now = Now { mono: self.now, wall_ms: 0 };
-        let (master, effects) = Master::lead(now, self.term, self.replicas[0].clone(), config());
+        let (master, effects) = Master::lead(now, reign, self.replicas[0].clone(), config());
         self.master = master;
         self.carry_out(effects);
     }

@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use gristmill_engine::node::env::{Apps, Note};
 use gristmill_engine::registry::Entry;
 use sha2::{Digest as _, Sha256};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::super::failure::Failure;
 use super::super::sizes::Size;
@@ -34,6 +35,12 @@ fn node(name: &'static str, listen: &'static str) -> Command {
                 .help("The folder with inputs and outputs that all nodes share; by default 'store' in the node's own"),
         )
         .arg(Arg::new("listen").long("listen").value_name("ADDRESS").default_value(listen).help("Where to listen"))
+        .arg(
+            Arg::new("advertise")
+                .long("advertise")
+                .value_name("ADDRESS")
+                .help("Where other nodes reach this one, as HOST:PORT, port 0 for the one listened at; by default where it listens"),
+        )
         .arg(
             Arg::new("insecure")
                 .long("insecure")
@@ -73,13 +80,23 @@ pub(super) fn serve_command(program: &str) -> Command {
 }
 
 pub(super) fn master_command(program: &str) -> Command {
-    let join = Arg::new("join").long("join").value_name("ADDRESS");
+    let join = Arg::new("join").long("join").value_name("ADDRESS").conflicts_with("peers");
+    let peers = Arg::new("peers").long("peers").value_name("ADDRESSES").value_delimiter(',');
+    let token = Arg::new("cluster-token").long("cluster-token").value_name("TOKEN").requires("peers");
     node("master", "127.0.0.1:7070")
         .about("Run a master")
-        .arg(join.help("A master of the cluster to be joined; without it, a new folder begins a new cluster"))
+        .arg(join.help("A master of the cluster to be joined; without it and --peers, a new folder begins a new cluster"))
+        .arg(peers.help(
+            "All masters that begin a cluster together, this one among them: each waits until all are there; a folder that has a \
+             cluster keeps to it",
+        ))
+        .arg(token.help("A word that all masters given the same --peers must be given alike, to tell clusters apart"))
         .after_help(format!(
-            "Example:\n  {program} master --data m1 --store files\n  \
-             {program} master --data m2 --store files --listen 127.0.0.1:7071 --join 127.0.0.1:7070"
+            "Examples:\n  {program} master --data m1 --store files\n  \
+             {program} master --data m2 --store files --listen 127.0.0.1:7071 --join 127.0.0.1:7070\n  \
+             {program} master --data m --store files --listen 0.0.0.0:7070 --advertise master-0:7070 --insecure \\\n    \
+             --peers master-0:7070,master-1:7070,master-2:7070\n\n\
+             SIGTERM hands leadership over and ends the master; a second signal ends it at once."
         ))
 }
 
@@ -89,7 +106,9 @@ pub(super) fn worker_command(program: &str) -> Command {
         .about("Run a worker")
         .arg(masters.help("Where masters of the cluster are; any of them will do"))
         .after_help(format!(
-            "Example:\n  {program} worker --data w1 --store files --masters 127.0.0.1:7070,127.0.0.1:7071"
+            "Example:\n  {program} worker --data w1 --store files --masters 127.0.0.1:7070,127.0.0.1:7071\n\n\
+             SIGTERM drains the worker: it gives its tasks back, stores what others still need of it, and ends. A second\n\
+             signal ends it at once."
         ))
 }
 
@@ -113,16 +132,22 @@ pub(super) fn run(program: &str, role: &str, apps: &[Entry], of: &ArgMatches) ->
     let data: PathBuf = of.get_one::<PathBuf>("data").cloned().unwrap_or_default();
     let store = of.get_one::<PathBuf>("store").cloned().unwrap_or_else(|| data.join("store"));
     let listen = of.get_one::<String>("listen").cloned().unwrap_or_default();
-    let common = Common { data, store, listen: listen.clone(), insecure: of.get_flag("insecure") };
-    let master =
-        (role != "worker").then(|| MasterPart { join: of.try_get_one::<String>("join").ok().flatten().cloned() });
+    let advertise = of.get_one::<String>("advertise").cloned();
+    let common = Common { data, store, listen: listen.clone(), advertise, insecure: of.get_flag("insecure") };
+    let text = |name| of.try_get_one::<String>(name).ok().flatten().cloned();
+    let texts = |name| of.try_get_many::<String>(name).ok().flatten().into_iter().flatten().cloned().collect();
+    let master = (role != "worker").then(|| MasterPart {
+        join: text("join"),
+        peers: texts("peers"),
+        token: text("cluster-token").unwrap_or_default(),
+    });
     let machine = available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
     let worker = (role != "master").then(|| {
         let given = of.get_one::<String>("name").cloned();
         let unnamed = || unnamed(&common.data);
         WorkerPart {
             name: given.unwrap_or_else(unnamed),
-            masters: of.try_get_many::<String>("masters").ok().flatten().into_iter().flatten().cloned().collect(),
+            masters: texts("masters"),
             slots: of.get_one::<u32>("slots").copied().unwrap_or(machine),
             threads: 1,
             memory: of.get_one::<Size>("memory").map_or_else(memory::half, |size| size.0),
@@ -142,7 +167,7 @@ pub(super) fn run(program: &str, role: &str, apps: &[Entry], of: &ArgMatches) ->
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::System("start the network", e))?;
     let done = runtime.block_on(async {
-        let stop = stopped().map_err(|e| Failure::System("listen to signals", e))?;
+        let stop = stopped(program).map_err(|e| Failure::System("listen to signals", e))?;
         let apps = || Apps::new(apps.iter().cloned(), build.clone());
         Ok(boot::run(common, master, worker, apps, note, ready, stop).await?)
     });
@@ -151,14 +176,23 @@ pub(super) fn run(program: &str, role: &str, apps: &[Entry], of: &ArgMatches) ->
     done
 }
 
-/// Waits for a signal to end.
-fn stopped() -> std::io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
+/// Waits for a signal to end. The second one does not wait for anything.
+fn stopped(program: &str) -> std::io::Result<impl Future<Output = ()>> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let program = program.to_string();
     Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        heard(&mut interrupt, &mut terminate).await;
+        tokio::spawn(async move {
+            let kind = heard(&mut interrupt, &mut terminate).await;
+            say(&format!("{program}: a second signal; ends at once"));
+            std::process::exit(128 + kind.as_raw_value());
+        });
     })
+}
+
+async fn heard(interrupt: &mut Signal, terminate: &mut Signal) -> SignalKind {
+    tokio::select! {
+        _ = interrupt.recv() => SignalKind::interrupt(),
+        _ = terminate.recv() => SignalKind::terminate(),
+    }
 }

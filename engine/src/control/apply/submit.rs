@@ -22,7 +22,7 @@ impl State {
         let Some(spec) = submit.spec else {
             return Err(refused(Code::Invalid, "no job is described".into(), ""));
         };
-        self.submit_spec(step, &submit.key, spec, 0)
+        self.submit_spec(step, &submit.key, spec, submit.retry_of)
     }
 
     pub(super) fn retry(&mut self, step: &mut Step, retry: &wire::RetryJob) -> Decision<Outcome> {

@@ -76,7 +76,7 @@ impl Master {
 
     fn assign(&mut self, id: u64, task: TaskId) {
         self.counter += 1;
-        let attempt = AttemptId { term: self.term, counter: self.counter };
+        let attempt = AttemptId { term: self.reign.term, counter: self.counter };
         let Some(run) = self.runs.get(&task.job) else { return };
         let early = task.stage == Stage::Reduce && run.job.maps_missing() > 0;
         let object = if task.stage == Stage::Map { run.maps_wait.tag(task.partition) } else { None };

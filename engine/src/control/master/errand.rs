@@ -70,6 +70,10 @@ impl Master {
             return;
         };
         let mut errand = self.errands.remove(&id).unwrap_or_default();
+        if job.has_ended() {
+            // As large as the job; what is left to do needs nothing of it.
+            errand.plan = None;
+        }
         let desired = self.desired(id, &errand);
         if desired != errand.step {
             let Errand { plan, fail, published, retired, .. } = errand;

@@ -121,7 +121,8 @@ impl Master {
             return running.worker == id && running.task == task && running.epoch == epoch;
         }
         // Given up by this leader, or not of this world.
-        if attempt.term >= self.term || self.state.settled(task, attempt, epoch) != Settled::Open {
+        let earlier = (attempt.term, attempt.counter) <= (self.reign.term, self.reign.given_out);
+        if !earlier || self.state.settled(task, attempt, epoch) != Settled::Open {
             return false;
         }
         match self.runs.get(&task.job) {
@@ -259,11 +260,12 @@ impl Master {
         });
     }
 
-    /// Jobs whose reducers run on a worker.
+    /// Jobs whose reducers run on a worker and still gather. What has ended there hears of nothing, or its worker would be
+    /// answered at once, over and over, until the end is settled.
     fn reducing_on(&self, id: u64) -> BTreeSet<u64> {
         let attempts = self.fleet.workers.get(&id).map(|worker| &worker.attempts).into_iter().flatten();
         let running = attempts.filter_map(|attempt| self.attempts.get(attempt));
-        running.filter(|r| r.task.stage == Stage::Reduce && !r.fetched).map(|r| r.task.job).collect()
+        running.filter(|r| r.task.stage == Stage::Reduce && !r.fetched && !r.reported).map(|r| r.task.job).collect()
     }
 
     /// Whether maps were placed that the worker's reducers do not know of.

@@ -66,7 +66,8 @@ impl Master {
                 if !self.runs.contains_key(&id) {
                     let app = job.spec.app.clone().unwrap_or_default();
                     let offer = self.fleet.offer(&app.name, &app.build);
-                    self.runs.insert(id, Run::new(self.state.cluster(), job.clone(), offer, self.term));
+                    let list = self.first_list();
+                    self.runs.insert(id, Run::new(self.state.cluster(), job.clone(), offer, list));
                 }
                 self.refresh(id);
                 let attached = self.attach_plan(id);

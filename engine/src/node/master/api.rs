@@ -123,12 +123,12 @@ impl<E: MasterEnv> MasterNode<E> {
         let spec = request.spec.ok_or_else(|| refused(Code::Invalid, "a job without a spec", ""))?;
         let mut each = Some(&spec);
         while let Some(one) = each {
-            self.check(one)?;
+            self.check(one).await?;
             each = one.then.as_deref();
         }
         self.confirm().await?;
         self.archived(&spec.output).await;
-        let submit = wire::SubmitJob { key: request.key, spec: Some(spec) };
+        let submit = wire::SubmitJob { key: request.key, spec: Some(spec), retry_of: 0 };
         self.submitted(principal, Action::SubmitJob(submit)).await
     }
 
@@ -146,7 +146,7 @@ impl<E: MasterEnv> MasterNode<E> {
     }
 
     /// Refuses at once what can be seen to fail.
-    fn check(&self, job: &api::JobSpec) -> Result<(), ApiError> {
+    async fn check(&self, job: &api::JobSpec) -> Result<(), ApiError> {
         let app = job.app.clone().unwrap_or_default();
         let advice = format!("see `gristmill run {} --help`", app.name);
         let invalid = |e: String| refused(Code::Invalid, e, &advice);
@@ -163,12 +163,15 @@ impl<E: MasterEnv> MasterNode<E> {
                 "name another folder",
             ));
         }
-        let apps = self.inner.env.apps();
-        // Workers may have apps that this master has not: they look at the flags.
-        if apps.has(&app.name) {
-            apps.job(&app.name, &app.arguments).map_err(invalid)?;
+        // Who leads divides the inputs, as the app says.
+        if !self.inner.env.apps().has(&app.name) {
+            let what = format!("the master that leads has no app '{}' in its build", app.name);
+            return Err(refused(Code::Invalid, what, "see `gristmill apps`, or run masters of the build that has it"));
         }
-        Ok(())
+        // The app's own code looks at its flags: it may panic.
+        let env = self.inner.env.clone();
+        let looked = self.inner.env.blocking(move || env.apps().job(&app.name, &app.arguments).map(drop));
+        looked.await.unwrap_or_else(|| Err("the app panicked over its flags".into())).map_err(invalid)
     }
 
     async fn submitted(&self, principal: &str, action: Action) -> Result<api::SubmitResponse, ApiError> {
@@ -211,10 +214,13 @@ impl<E: MasterEnv> MasterNode<E> {
         api::JobStatus::decode(&history[..]).map_err(|e| unreadable(e.to_string()))
     }
 
-    /// That this node leads, and a quorum says so.
+    /// That this node leads, and a quorum says so; and that the leader here has heard all that was acknowledged anywhere.
     async fn confirm(&self) -> Result<(), ApiError> {
         match self.inner.log.read(|_| ()).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.inner.tell_applied();
+                Ok(())
+            }
             Err(gristmill_raft::Error::NotLeader { leader }) => {
                 Err(ApiError::NotLeader { leader: leader.map(|peer| peer.address) })
             }
@@ -292,7 +298,7 @@ impl<E: MasterEnv> MasterNode<E> {
         if let Some(app) = &mut spec.app {
             app.build.clear();
         }
-        self.submitted(principal, Action::SubmitJob(wire::SubmitJob { key, spec: Some(spec) })).await
+        self.submitted(principal, Action::SubmitJob(wire::SubmitJob { key, spec: Some(spec), retry_of: number })).await
     }
 
     /// `Cluster.Status`.

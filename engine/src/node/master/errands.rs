@@ -69,7 +69,7 @@ impl<E: MasterEnv> Inner<E> {
         }
         // As a local run numbers its inputs, whatever the order of the patterns.
         file.objects.sort_by(|a, b| a.name.cmp(&b.name));
-        let divided = self.divide(job, &file)?;
+        let divided = self.divide(job, &file).await?;
         let range = |r: &Range| wire::PlannedRange { object: r.object, start: r.start, length: r.end - r.start };
         let task = |ranges: &Vec<Range>| wire::PlannedTask { ranges: ranges.iter().map(range).collect() };
         file.maps = divided.tasks.iter().map(task).collect();
@@ -81,14 +81,29 @@ impl<E: MasterEnv> Inner<E> {
         Ok(plan_of(&file, digest))
     }
 
-    fn divide(&self, job: &Job, file: &wire::PlanFile) -> Result<TaskPlan, Setback> {
-        let app = job.spec.app.clone().unwrap_or_default();
+    /// Divides the inputs into tasks. The app's own code looks at its flags: it may panic.
+    async fn divide(&self, job: &Job, file: &wire::PlanFile) -> Result<TaskPlan, Setback> {
         let arguments = |e: String| never(Reason::Arguments, e, "see `gristmill run APP --help`");
-        let runs = self.env.apps().job(&app.name, &app.arguments).map_err(arguments)?;
+        let app = job.spec.app.clone().unwrap_or_default();
+        if !self.env.apps().has(&app.name) {
+            // It was taken by a master of another build: one that has the app may lead later.
+            return Err(Setback::Later(format!(
+                "this master's build has no app '{}'; let one lead that has it",
+                app.name
+            )));
+        }
         let options = spec::options(&job.spec, MEMORY).map_err(arguments)?;
         let target = if job.spec.map_task_bytes == 0 { TASK_BYTES } else { job.spec.map_task_bytes };
-        let divided = runs.divide(&spec::listing(file), &options, target);
-        divided.map_err(|e| never(Reason::Input, e.to_string(), ""))
+        let (listing, env) = (spec::listing(file), self.env.clone());
+        let divided = self.env.offload(0, move |_| {
+            let runs = env.apps().job(&app.name, &app.arguments).map_err(arguments)?;
+            let divided = runs.divide(&listing, &options, target);
+            divided.map_err(|e| never(Reason::Input, e.to_string(), ""))
+        });
+        let panicked = || {
+            Err(never(Reason::Arguments, "the app panicked over its flags; see the master's log", "correct the flags"))
+        };
+        divided.await.unwrap_or_else(panicked)
     }
 
     /// The objects that one of the inputs of a job stands for.

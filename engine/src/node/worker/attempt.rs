@@ -1,7 +1,7 @@
 //! One attempt at a task: what it needs is brought here, the engine runs, what it made is put where others find it.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -9,6 +9,7 @@ use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::internal::v1::assignment::Kind;
 use gristmill_proto::internal::v1::failure::Cause;
 use gristmill_proto::v1::JobSpec;
+use gristmill_raft::runtime::{AsyncRuntime as _, Select2};
 use prost::Message as _;
 
 use super::board::Controls;
@@ -20,8 +21,8 @@ use crate::error::Error;
 use crate::job::{Context, Job, Observer, Options, Phase};
 use crate::node::env::Env;
 use crate::node::objects::{self, Inputs};
-use crate::node::spec;
-use crate::scratch::{self, Mapping};
+use crate::node::{spec, spool};
+use crate::scratch;
 use crate::store;
 use crate::task::{MapTask, Range, ReduceTask};
 
@@ -110,11 +111,32 @@ impl<E: Env> Inner<E> {
         let app = spec.app.clone().unwrap_or_default();
         let job = self.env.apps().job(&app.name, &app.arguments).map_err(|e| failure(Cause::App, e))?;
         let options = spec::options(&spec, self.options.task_memory).map_err(|e| failure(Cause::App, e))?;
-        let plan = self.plan(assignment, task).await?;
+        let plan = self.unless_stopped(controls, self.plan(assignment, task)).await??;
         match kind {
-            Kind::Survey(_) => self.survey(assignment, task, job, options, &plan).await,
+            Kind::Survey(_) => {
+                self.unless_stopped(controls, self.survey(assignment, task, job, options, &plan)).await?
+            }
             Kind::Map(map) => self.map(assignment, (task, map), (job, options), &plan, controls).await,
             Kind::Reduce(_) => self.reduce(assignment, task, (job, options), &plan, controls).await,
+        }
+    }
+
+    /// Gives work up as soon as the attempt is told to stop. For what waits for others: work on this machine's disk and
+    /// threads looks by itself, and must have ended before its files are removed.
+    async fn unless_stopped<T>(
+        &self,
+        controls: &Controls,
+        work: impl Future<Output = T> + Send,
+    ) -> Result<T, wire::Failure> {
+        let mut stops = self.stops.listen();
+        let stopped = async {
+            while !controls.stop.load(Relaxed) {
+                stops.heard().await;
+            }
+        };
+        match E::Rt::select2(stopped, work).await {
+            Select2::First(()) => Err(failure(Cause::Returned, "the attempt was stopped")),
+            Select2::Second(done) => Ok(done),
         }
     }
 
@@ -131,7 +153,10 @@ impl<E: Env> Inner<E> {
         }
         let name = commit::plan(assignment.cluster, task.job, &digest);
         let plan: Arc<wire::PlanFile> = Arc::new(objects::message(&self.env, &name, &digest).await.map_err(of_store)?);
-        self.plans().insert((task.job, digest), plan.clone());
+        // Not once the job was dropped: nobody would come to remove it.
+        if self.board().has_job(task.job) {
+            self.plans().insert((task.job, digest), plan.clone());
+        }
         Ok(plan)
     }
 
@@ -187,7 +212,9 @@ impl<E: Env> Inner<E> {
             |r: &wire::PlannedRange| Range { object: r.object, start: r.start, end: r.start.saturating_add(r.length) };
         let ranges: Vec<Range> = planned.iter().map(range).collect();
         let numbers: Vec<u32> = ranges.iter().map(|range| range.object).collect();
-        let inputs = Inputs::get(&self.env, plan, numbers, &attempt).await.map_err(of_store)?;
+        let got = self.unless_stopped(controls, Inputs::get(&self.env, plan, numbers, &attempt)).await?;
+        let inputs = got.map_err(of_store)?;
+        let planned = inputs.planned();
         let bytes: u64 = ranges.iter().map(|r| r.end.saturating_sub(r.start)).sum();
         let (listing, parts, file) = (spec::listing(plan), assignment.reduces, paths::segments(&attempt));
         let (scratch, stop) = (self.env.scratch().clone(), controls.stop.clone());
@@ -206,7 +233,8 @@ impl<E: Env> Inner<E> {
         };
         let bad_records = made.bad.as_ref().map_or(0, |bad| bad.records);
         let index = wire::SegmentIndex { slots: made.segments.iter().map(slot).collect(), bad_records };
-        self.write(&paths::index(&attempt), &index.encode_to_vec()).map_err(of_scratch)?;
+        objects::all_unchanged(&self.env, &planned).await.map_err(of_store)?;
+        spool::write(&self.env, paths::index(&attempt), index.encode_to_vec()).await.map_err(of_scratch)?;
         if map.store_segments {
             let stored = self.store_segments(assignment.cluster, task).await;
             stored.map_err(|e| failure(Cause::Worker, e))?;
@@ -221,13 +249,6 @@ impl<E: Env> Inner<E> {
         })
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), scratch::Error> {
-        let scratch = self.env.scratch();
-        let mut writer = scratch.create(name)?;
-        let written = writer.write_all(bytes).and_then(|()| writer.flush());
-        written.map_err(scratch::Error::at("write", scratch.place(name)))
-    }
-
     async fn reduce(
         &self,
         assignment: &wire::Assignment,
@@ -236,7 +257,8 @@ impl<E: Env> Inner<E> {
         plan: &Arc<wire::PlanFile>,
         controls: &Controls,
     ) -> Result<wire::Done, wire::Failure> {
-        let segments = self.gather(assignment, controls).await.map_err(|short| match short {
+        let gathered = self.unless_stopped(controls, self.gather(assignment, controls)).await?;
+        let segments = gathered.map_err(|short| match short {
             Short::Stopped => failure(Cause::Returned, "the attempt was stopped"),
             Short::Disk(e) => failure(Cause::Worker, e),
         })?;
@@ -260,9 +282,9 @@ impl<E: Env> Inner<E> {
             let name = format!("{}{extra}", commit::extras(assignment.cluster, task.job));
             objects::put(&self.env, &name, Arc::new(bytes)).await.map_err(of_store)?;
         }
-        let bytes: Arc<dyn Mapping> = self.env.scratch().map(&file).map_err(of_scratch)?;
+        let bytes = spool::map(&self.env, file).await.map_err(of_scratch)?;
         objects::put(&self.env, &name, bytes).await.map_err(of_store)?;
-        self.remove(&attempt);
+        self.remove(attempt).await;
         Ok(wire::Done {
             digest: made.digest.0.to_vec().into(),
             length: made.bytes,
@@ -274,6 +296,6 @@ impl<E: Env> Inner<E> {
     }
 }
 
-fn panicked() -> wire::Failure {
+pub(super) fn panicked() -> wire::Failure {
     failure(Cause::App, "the app panicked outside of a record; see the worker's log")
 }

@@ -248,6 +248,11 @@ impl Board {
         self.segments.get(&job)
     }
 
+    /// Whether anything of a job may be here.
+    pub(crate) fn has_job(&self, job: u64) -> bool {
+        self.scratch_jobs.contains(&job)
+    }
+
     /// Ends everything, without a word.
     pub(crate) fn stop_all(&mut self) {
         self.running.values().for_each(|a| a.controls.stop.store(true, Relaxed));

@@ -6,10 +6,9 @@
 //! leader then says where it is, or has it made again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,17 +23,21 @@ use super::board::Controls;
 use super::{Inner, paths};
 use crate::control::commit;
 use crate::data::digest::{Digest, Digester};
+use crate::data::output::lock;
 use crate::node::env::Env;
-use crate::node::objects;
 use crate::node::rpc::{CallError, Method, Net as _};
-use crate::scratch::{self, Mapping, Slice};
-use crate::store::{Name, Store as _};
+use crate::node::spool::Spool;
+use crate::node::{objects, spool};
+use crate::scratch::{self, Mapping, Scratch, Slice};
+use crate::store::{self, Name, Store as _};
 use crate::task::{Segment, SegmentBytes};
 
 /// Bytes in a piece of a segment.
 const PIECE: usize = 1 << 20;
 /// Segments asked for at once.
 const BATCH: usize = 256;
+/// Segments brought from the store one after the other, where each is at least two calls.
+const STORED_BATCH: usize = 16;
 /// Workers that are fetched from at a time.
 const ABREAST: usize = 4;
 /// How long a worker may say nothing.
@@ -44,11 +47,56 @@ const TRIES: u32 = 3;
 /// How long a reducer waits before it looks again, whatever it hears.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// A segment that is here.
+/// A segment that is here: where in which of the attempt's files.
 struct Fetched {
-    bytes: Slice,
+    lane: usize,
+    offset: u64,
+    len: u64,
     digest: Digest,
     from: String,
+}
+
+/// The files that segments are fetched into: as many as are fetched from at a time, however many segments there are,
+/// because each is mapped at the end.
+struct Lanes {
+    prefix: String,
+    free: Mutex<Vec<Lane>>,
+    made: AtomicUsize,
+}
+
+struct Lane {
+    number: usize,
+    file: Spool,
+}
+
+impl Lanes {
+    fn new(attempt: &str) -> Self {
+        let (free, made) = Default::default();
+        Self { prefix: format!("{attempt}fetched-"), free, made }
+    }
+
+    /// One that nobody writes to.
+    async fn take<E: Env>(&self, env: &E) -> Result<Lane, Short> {
+        if let Some(lane) = lock(&self.free).pop() {
+            return Ok(lane);
+        }
+        let number = self.made.fetch_add(1, Relaxed);
+        let file = Spool::create(env, format!("{}{number}", self.prefix)).await.map_err(on_disk)?;
+        Ok(Lane { number, file })
+    }
+
+    fn put(&self, lane: Lane) {
+        lock(&self.free).push(lane);
+    }
+
+    /// All of them, mapped, by number.
+    async fn map<E: Env>(self, env: &E) -> Result<BTreeMap<usize, Arc<dyn Mapping>>, Short> {
+        let mut mapped = BTreeMap::new();
+        for lane in self.free.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            mapped.insert(lane.number, lane.file.map(env).await.map_err(on_disk)?);
+        }
+        Ok(mapped)
+    }
 }
 
 /// Why a reducer has not got its segments.
@@ -79,34 +127,49 @@ pub(super) fn serve<E: Env>(env: E, whose: (u64, u64), request: Bytes) -> BoxStr
     if (cluster, incarnation) != whose {
         return refused("the segments asked for are another worker's".into());
     }
-    let pieces = (0..).zip(maps).flat_map(move |(position, map)| {
-        let missing = wire::SegmentPiece { position, missing: true, ..Default::default() };
-        let here = segment(&env, &paths::map(job, map.map, map.attempt), part);
-        let (found, missing) = match here {
-            Some((bytes, digest)) => (Some(pieces(position, bytes, digest)), None),
-            None => (None, Some(missing)),
-        };
-        found.into_iter().flatten().chain(missing)
+    let sent = stream::iter((0..).zip(maps)).then(move |(position, map)| {
+        let env = env.clone();
+        async move {
+            let (scratch, attempt) = (env.scratch().clone(), paths::map(job, map.map, map.attempt));
+            match env.blocking(move || segment(&*scratch, &attempt, part)).await.flatten() {
+                Some((bytes, digest)) => pieces(env, position, bytes, digest).left_stream(),
+                None => {
+                    let missing = wire::SegmentPiece { position, missing: true, ..Default::default() };
+                    stream::once(async move { Ok(missing) }).right_stream()
+                }
+            }
+        }
     });
-    Box::pin(stream::iter(pieces.map(|piece| Ok(piece.encode_to_vec().into()))))
+    Box::pin(sent.flatten().map(|piece: Result<wire::SegmentPiece, CallError>| Ok(piece?.encode_to_vec().into())))
 }
 
 /// A segment of a finished map, and its digest.
-fn segment<E: Env>(env: &E, attempt: &str, part: u32) -> Option<(Slice, Bytes)> {
-    let index = env.scratch().map(&paths::index(attempt)).ok()?;
+fn segment(scratch: &dyn Scratch, attempt: &str, part: u32) -> Option<(Slice, Bytes)> {
+    let index = scratch.map(&paths::index(attempt)).ok()?;
     let index = wire::SegmentIndex::decode(index.bytes()).ok()?;
     let slot = index.slots.get(part as usize)?;
-    let file = env.scratch().map(&paths::segments(attempt)).ok()?;
+    let file = scratch.map(&paths::segments(attempt)).ok()?;
     Some((Slice::new(file, slot.offset, slot.length)?, slot.digest.clone()))
 }
 
-fn pieces(position: u32, bytes: Slice, digest: Bytes) -> impl Iterator<Item = wire::SegmentPiece> {
+/// The pieces of a segment. Each is read from the disk when it is asked for.
+fn pieces<E: Env>(
+    env: E,
+    position: u32,
+    bytes: Slice,
+    digest: Bytes,
+) -> impl stream::Stream<Item = Result<wire::SegmentPiece, CallError>> + Send {
     let length = bytes.bytes().len();
     let count = length.div_ceil(PIECE).max(1);
-    (0..count).map(move |n| {
-        let content = Bytes::copy_from_slice(&bytes.bytes()[n * PIECE..length.min((n + 1) * PIECE)]);
-        let end = (n + 1 == count).then(|| wire::SegmentEnd { length: length as u64, digest: digest.clone() });
-        wire::SegmentPiece { position, content, end, missing: false }
+    stream::iter(0..count).then(move |n| {
+        let (env, bytes, digest) = (env.clone(), bytes.clone(), digest.clone());
+        async move {
+            let range = n * PIECE..length.min((n + 1) * PIECE);
+            let content = env.blocking(move || Bytes::copy_from_slice(&bytes.bytes()[range])).await;
+            let content = content.ok_or_else(|| CallError::Unknown("reading a segment panicked".into()))?;
+            let end = (n + 1 == count).then(|| wire::SegmentEnd { length: length as u64, digest });
+            Ok(wire::SegmentPiece { position, content, end, missing: false })
+        }
     })
 }
 
@@ -121,7 +184,7 @@ impl<E: Env> Inner<E> {
         let mut news = self.segments.listen();
         let mut have: BTreeMap<u32, Fetched> = BTreeMap::new();
         let mut tries: BTreeMap<(String, u64), u32> = BTreeMap::new();
-        let mut files = 0;
+        let lanes = Lanes::new(&paths::attempt(task));
         loop {
             if controls.stop.load(Relaxed) {
                 return Err(Short::Stopped);
@@ -136,16 +199,13 @@ impl<E: Env> Inner<E> {
             }
             let batches = wanted.into_iter().flat_map(|((address, worker), places)| {
                 let batch = |places: &[wire::SegmentPlace]| (address.clone(), worker, places.to_vec());
-                places.chunks(BATCH).map(batch).collect::<Vec<_>>()
+                places.chunks(if address.is_empty() { STORED_BATCH } else { BATCH }).map(batch).collect::<Vec<_>>()
             });
+            let lanes = &lanes;
             let fetches: Vec<_> = batches
-                .map(|(address, worker, places)| {
-                    files += 1;
-                    let file = format!("{}fetched-{files}", paths::attempt(task));
-                    async move {
-                        let got = self.fetch(assignment, task, &address, &places, &file).await;
-                        (address, worker, places, got)
-                    }
+                .map(|(address, worker, places)| async move {
+                    let got = self.fetch(assignment, task, &address, &places, lanes).await;
+                    (address, worker, places, got)
                 })
                 .collect();
             let mut running = stream::iter(fetches).buffer_unordered(ABREAST);
@@ -179,12 +239,14 @@ impl<E: Env> Inner<E> {
         }
         controls.fetched.store(true, Relaxed);
         self.news.raise();
-        let segment = |(map, fetched): (u32, Fetched)| Segment {
-            name: format!("segment {} of map {map}{}", task.partition, fetched.from),
-            bytes: SegmentBytes::Mapped(fetched.bytes),
-            digest: Some(fetched.digest),
+        let files = lanes.map(&self.env).await?;
+        let segment = |(map, Fetched { lane, offset, len, digest, from }): (u32, Fetched)| {
+            let name = format!("segment {} of map {map} from {from}", task.partition);
+            let bytes = files.get(&lane).and_then(|file| Slice::new(file.clone(), offset, len));
+            let bytes = bytes.ok_or_else(|| Short::Disk(format!("{name} was fetched and is gone from scratch")))?;
+            Ok(Segment { name, bytes: SegmentBytes::Mapped(bytes), digest: Some(digest) })
         };
-        Ok(have.into_iter().map(segment).collect())
+        have.into_iter().map(segment).collect()
     }
 
     fn missed(&self, task: &wire::Task, place: &wire::SegmentPlace) {
@@ -215,11 +277,26 @@ impl<E: Env> Inner<E> {
         task: &wire::Task,
         address: &str,
         places: &[wire::SegmentPlace],
-        file: &str,
+        lanes: &Lanes,
     ) -> Result<Got, Short> {
-        if address.is_empty() {
-            return self.fetch_stored(assignment, task, places).await;
-        }
+        let mut lane = lanes.take(&self.env).await?;
+        let got = if address.is_empty() {
+            self.fetch_stored(assignment, task, places, &mut lane).await
+        } else {
+            self.fetch_from(assignment, task, address, places, &mut lane).await
+        };
+        lanes.put(lane);
+        got
+    }
+
+    async fn fetch_from(
+        &self,
+        assignment: &wire::Assignment,
+        task: &wire::Task,
+        address: &str,
+        places: &[wire::SegmentPlace],
+        lane: &mut Lane,
+    ) -> Result<Got, Short> {
         let maps = places.iter().map(|p| wire::FinishedMap { map: p.map, attempt: p.attempt }).collect();
         let incarnation = places.first().map_or(0, |place| place.incarnation);
         let whose = (assignment.cluster, incarnation);
@@ -230,7 +307,7 @@ impl<E: Env> Inner<E> {
         } else {
             self.env.net().fetch(address, Method::Fetch, request, STALL)
         };
-        self.take(answers, address, places, file).await
+        self.take(answers, address, places, lane).await
     }
 
     /// Writes the pieces of segments into a file.
@@ -239,13 +316,10 @@ impl<E: Env> Inner<E> {
         mut answers: Pin<Box<dyn stream::Stream<Item = Result<Bytes, CallError>> + Send>>,
         address: &str,
         places: &[wire::SegmentPlace],
-        file: &str,
+        lane: &mut Lane,
     ) -> Result<Got, Short> {
-        let scratch = self.env.scratch();
-        let mut writer = scratch.create(file).map_err(on_disk)?;
         let mut got = Got::default();
-        let mut whole: Vec<(u32, u64, u64, Digest)> = Vec::new();
-        let (mut at, mut begun, mut digester) = (0u64, 0u64, Digester::default());
+        let (mut begun, mut digester) = (lane.file.len(), Digester::default());
         while let Some(answer) = answers.next().await {
             let decoded = answer.and_then(|bytes| {
                 wire::SegmentPiece::decode(bytes).map_err(|e| CallError::Unknown(format!("a piece that is none: {e}")))
@@ -260,34 +334,23 @@ impl<E: Env> Inner<E> {
             let Some(place) = places.get(piece.position as usize) else { continue };
             if piece.missing {
                 got.missing.insert(place.map);
-                (begun, digester) = (at, Digester::default());
+                (begun, digester) = (lane.file.len(), Digester::default());
                 continue;
             }
-            let place_on_disk = scratch.place(file);
-            writer.write_all(&piece.content).map_err(scratch::Error::at("write", place_on_disk)).map_err(on_disk)?;
             digester.update(&piece.content);
-            at += piece.content.len() as u64;
+            if !piece.content.is_empty() {
+                lane.file.write(&self.env, piece.content).await.map_err(on_disk)?;
+            }
             if let Some(end) = piece.end {
-                let digest = digest(&end.digest).filter(|d| *d == digester.finish() && at - begun == end.length);
+                let len = lane.file.len() - begun;
+                let digest = digest(&end.digest).filter(|d| *d == digester.finish() && len == end.length);
                 match digest {
-                    Some(digest) => whole.push((place.map, begun, at - begun, digest)),
+                    Some(digest) => got.have(place.map, lane, begun, digest, address),
                     None => {
                         got.missing.insert(place.map);
                     }
                 }
-                (begun, digester) = (at, Digester::default());
-            }
-        }
-        writer.flush().map_err(scratch::Error::at("write", scratch.place(file))).map_err(on_disk)?;
-        drop(writer);
-        if whole.is_empty() {
-            return Ok(got);
-        }
-        let mapping: Arc<dyn Mapping> = scratch.map(file).map_err(on_disk)?;
-        for (map, offset, length, digest) in whole {
-            if let Some(bytes) = Slice::new(mapping.clone(), offset, length) {
-                let from = format!(" from {address}");
-                got.fetched.push((map, Fetched { bytes, digest, from }));
+                (begun, digester) = (lane.file.len(), Digester::default());
             }
         }
         Ok(got)
@@ -299,15 +362,15 @@ impl<E: Env> Inner<E> {
         assignment: &wire::Assignment,
         task: &wire::Task,
         places: &[wire::SegmentPlace],
+        lane: &mut Lane,
     ) -> Result<Got, Short> {
         let mut got = Got::default();
         for place in places {
             let Some(attempt) = place.attempt else { continue };
             let name = commit::segments(assignment.cluster, task.job, place.map, attempt.into());
-            match self.stored(&name, task.partition).await {
-                Ok(Some((bytes, digest))) => {
-                    got.fetched.push((place.map, Fetched { bytes, digest, from: " from the store".into() }));
-                }
+            let begun = lane.file.len();
+            match self.stored(&name, task.partition, lane).await? {
+                Ok(Some(digest)) => got.have(place.map, lane, begun, digest, "the store"),
                 Ok(None) => {
                     got.missing.insert(place.map);
                 }
@@ -317,25 +380,32 @@ impl<E: Env> Inner<E> {
         Ok(got)
     }
 
-    async fn stored(&self, name: &str, part: u32) -> Result<Option<(Slice, Digest)>, String> {
-        let told = |e: crate::store::Error| format!("reading {name} failed: {e}");
-        let gone = |e: &crate::store::Error| e.kind == crate::store::Kind::NotFound;
+    /// Brings a segment here; gives its digest, or none if there is no such segment, or what there is is damaged.
+    async fn stored(&self, name: &str, part: u32, lane: &mut Lane) -> Result<Result<Option<Digest>, String>, Short> {
+        let told = |e: store::Error| format!("reading {name} failed: {e}");
+        let gone = |e: &store::Error| e.kind == store::Kind::NotFound;
         let index = match objects::whole(&self.env, &format!("{name}.index")).await {
-            Err(e) if gone(&e) => return Ok(None),
-            index => index.map_err(told)?,
+            Err(e) if gone(&e) => return Ok(Ok(None)),
+            Err(e) => return Ok(Err(told(e))),
+            Ok(index) => wire::SegmentIndex::decode(&index[..]).unwrap_or_default(),
         };
-        let index = wire::SegmentIndex::decode(&index[..]).unwrap_or_default();
-        let Some(slot) = index.slots.get(part as usize) else { return Ok(None) };
-        let object = &Name::new(name).map_err(told)?;
-        let range = slot.offset..slot.offset.saturating_add(slot.length);
-        let store = self.env.store();
-        let bytes = match objects::patiently::<E::Rt, _, _>(|| store.get(object, range.clone())).await {
-            Err(e) if gone(&e) => return Ok(None),
-            bytes => bytes.map_err(told)?,
-        };
-        let right = digest(&slot.digest).filter(|d| *d == Digest::of(&bytes));
-        let length = bytes.len() as u64;
-        Ok(right.and_then(|digest| Some((Slice::new(Arc::new(bytes), 0, length)?, digest))))
+        let (Some(slot), Ok(object)) = (index.slots.get(part as usize), &Name::new(name)) else { return Ok(Ok(None)) };
+        let (mut at, end) = (slot.offset, slot.offset.saturating_add(slot.length));
+        let mut digester = Digester::default();
+        while at < end {
+            let range = at..end.min(at + PIECE as u64);
+            let got = objects::patiently::<E::Rt, _, _>(|| self.env.store().get(object, range.clone())).await;
+            let bytes = match got {
+                Err(e) if gone(&e) => return Ok(Ok(None)),
+                Err(e) => return Ok(Err(told(e))),
+                Ok(bytes) if bytes.is_empty() => return Ok(Ok(None)),
+                Ok(bytes) => bytes,
+            };
+            at += bytes.len() as u64;
+            digester.update(&bytes);
+            lane.file.write(&self.env, bytes.into()).await.map_err(on_disk)?;
+        }
+        Ok(Ok(digest(&slot.digest).filter(|d| *d == digester.finish())))
     }
 
     /// Puts the segments of a finished map into the store.
@@ -345,9 +415,8 @@ impl<E: Env> Inner<E> {
         };
         let attempt = paths::attempt(task);
         let name = commit::segments(cluster, task.job, task.partition, task.attempt.unwrap_or_default().into());
-        let scratch = self.env.scratch();
-        let index = scratch.map(&paths::index(&attempt)).map_err(|e| told(&e))?;
-        let segments = scratch.map(&paths::segments(&attempt)).map_err(|e| told(&e))?;
+        let index = spool::map(&self.env, paths::index(&attempt)).await.map_err(|e| told(&e))?;
+        let segments = spool::map(&self.env, paths::segments(&attempt)).await.map_err(|e| told(&e))?;
         objects::put(&self.env, &format!("{name}.index"), index).await.map_err(|e| told(&e))?;
         objects::put(&self.env, &name, segments).await.map_err(|e| told(&e))
     }
@@ -359,4 +428,12 @@ struct Got {
     fetched: Vec<(u32, Fetched)>,
     missing: BTreeSet<u32>,
     trouble: Option<String>,
+}
+
+impl Got {
+    /// A segment is here: it ends where the lane's file does.
+    fn have(&mut self, map: u32, lane: &Lane, offset: u64, digest: Digest, from: &str) {
+        let (lane, len, from) = (lane.number, lane.file.len() - offset, from.to_string());
+        self.fetched.push((map, Fetched { lane, offset, len, digest, from }));
+    }
 }

@@ -1,0 +1,222 @@
+//! How nodes begin and end: where they are, whose folder it is, masters that begin a cluster together, signals.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::program::{Folder, until};
+
+/// A process with a node; it ends with the test, whatever comes of it.
+struct Node {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Node {
+    /// Runs the program with these arguments.
+    fn spawn(folder: &Folder, name: &str, arguments: &str) -> Self {
+        let log = folder.path().join(format!("{name}.log"));
+        let mut command = folder.gristmill(arguments);
+        let child = command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
+        Self { child, log }
+    }
+
+    fn has_said(&self, what: &str) -> bool {
+        fs::read_to_string(&self.log).unwrap().contains(what)
+    }
+
+    /// Waits until it has said this.
+    fn says(&mut self, what: &str) {
+        until(&format!("'{what}'"), || {
+            assert!(self.has_said(what) || self.child.try_wait().unwrap().is_none(), "it ended without '{what}'");
+            self.has_said(what)
+        });
+    }
+
+    fn signal(&self, signal: Signal) {
+        // It may have ended.
+        let _ = kill_process(Pid::from_child(&self.child), signal);
+    }
+
+    /// Waits for its end and gives its exit code.
+    fn ended(&mut self) -> Option<i32> {
+        until("the node to end", || self.child.try_wait().unwrap().is_some());
+        self.child.wait().unwrap().code()
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- {}:\n{}", self.log.display(), fs::read_to_string(&self.log).unwrap_or_default());
+        }
+    }
+}
+
+/// An address of this machine that no other test has.
+fn address() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let [_, b, c, d] = (std::process::id() * 64 + NEXT.fetch_add(1, Relaxed)).to_be_bytes();
+    format!("127.{b}.{c}.{d}:7470")
+}
+
+/// Masters `m0` to `m2` that are told of each other, and one more address.
+struct Three {
+    folder: Folder,
+    at: [String; 4],
+    nodes: Vec<Node>,
+}
+
+impl Three {
+    fn new() -> Self {
+        Self { folder: Folder::new(), at: std::array::from_fn(|_| address()), nodes: Vec::new() }
+    }
+
+    fn start(&mut self, n: usize) -> Node {
+        let (at, peers) = (&self.at[n], self.at[..3].join(","));
+        let arguments = format!("master --data m{n} --store store --listen {at} --peers {peers} --cluster-token t");
+        Node::spawn(&self.folder, &format!("m{n}"), &arguments)
+    }
+
+    /// All of them, ready.
+    fn ready() -> Self {
+        let mut three = Self::new();
+        let mut nodes: Vec<Node> = (0..3).map(|n| three.start(n)).collect();
+        nodes.iter_mut().for_each(|node| node.says("is ready"));
+        three.nodes = nodes;
+        three
+    }
+
+    /// Whether a master sees a cluster with a quorum whose members are at these addresses.
+    fn members(&self, asked: usize, at: &[usize]) -> bool {
+        let status = self.folder.run(&format!("cluster status -o json --at {}", self.at[asked]));
+        let told = |n: usize| status.out.contains(&format!("\"{}\"", self.at[n]));
+        status.code == Some(0) && (0..self.at.len()).all(|n| told(n) == at.contains(&n))
+    }
+}
+
+#[test]
+fn masters_begin_a_cluster_together_and_a_lost_folder_joins_it() {
+    let mut three = Three::new();
+    let (mut first, mut second) = (three.start(0), three.start(1));
+    first.says("waits for the other masters");
+    second.says("waits for the other masters");
+    assert!(!first.has_said("is ready") && !second.has_said("is ready"), "two of three make no cluster");
+    let mut third = three.start(2);
+    [&mut first, &mut second, &mut third].into_iter().for_each(|node| node.says("is ready"));
+    until("all three to be members", || three.members(1, &[0, 1, 2]));
+    let cluster = three.folder.read("m0/cluster");
+    // Whoever it was that made the cluster: without its folder it makes no second one.
+    for n in 0..3 {
+        let node = [&mut first, &mut second, &mut third].into_iter().nth(n).unwrap();
+        node.kill();
+        fs::remove_dir_all(three.folder.path().join(format!("m{n}"))).unwrap();
+        *node = three.start(n);
+        node.says("is ready");
+        assert_eq!(three.folder.read(&format!("m{n}/cluster")), cluster);
+        until("the old member to be gone", || {
+            let members = three.folder.out(&format!("raft members --at {}", three.at[n]));
+            three.members(n, &[0, 1, 2]) && members.matches(":7470").count() == 3
+        });
+    }
+}
+
+#[test]
+fn masters_that_were_told_otherwise_do_not_begin_together() {
+    let mut three = Three::new();
+    let mut first = three.start(0);
+    let arguments =
+        format!("master --data m1 --store store --listen {} --peers {}", three.at[1], three.at[..2].join(","));
+    let mut second = Node::spawn(&three.folder, "m1", &arguments);
+    first.says("was told other peers or another token");
+    second.says("was told other peers or another token");
+    // They wait, and notice all the same that they are to end.
+    for node in [&mut first, &mut second] {
+        node.signal(Signal::TERM);
+        assert_eq!(node.ended(), Some(0));
+    }
+}
+
+#[test]
+fn a_master_that_comes_back_elsewhere_is_found_there() {
+    let mut three = Three::ready();
+    three.nodes[2].kill();
+    let arguments = format!("master --data m2 --store store --listen {}", three.at[3]);
+    three.nodes[2] = Node::spawn(&three.folder, "m2", &arguments);
+    until("the members to know where it is", || three.members(0, &[0, 1, 3]));
+    // Without it there is no quorum any more.
+    three.nodes[1].kill();
+    until("the others to speak with it", || three.members(0, &[0, 1, 3]));
+}
+
+#[test]
+fn a_leading_master_hands_over_when_it_is_told_to_end() {
+    let mut three = Three::ready();
+    let leads = |three: &Three| three.nodes.iter().rposition(|node| node.has_said("leads in term")).unwrap();
+    let n = leads(&three);
+    three.nodes[n].signal(Signal::TERM);
+    assert_eq!(three.nodes[n].ended(), Some(0));
+    until("another one to lead", || three.members((n + 1) % 3, &[0, 1, 2]));
+}
+
+#[test]
+fn a_node_has_its_folder_for_itself_and_an_address_that_can_be_reached() {
+    let folder = Folder::new();
+    let mut node = Node::spawn(&folder, "serve", "serve --data data --listen 127.0.0.1:0");
+    node.says("is ready");
+    let refusals = [
+        ("worker --data data --masters 127.0.0.1:1", "another process runs a node on data; end that one first"),
+        ("master --data m --listen 0.0.0.0:0 --insecure", "tell with --advertise HOST:PORT"),
+        ("master --data m --listen 127.0.0.1:0 --peers 127.0.0.1:1,127.0.0.1:2", "does not name this master"),
+        ("master --data m --join 127.0.0.1:1 --peers 127.0.0.1:1", "cannot be used with"),
+    ];
+    for (arguments, told) in refusals {
+        let done = folder.run(arguments);
+        assert!(done.code != Some(0) && done.err.contains(told), "{arguments}: {done:?}");
+    }
+    let arguments = "serve --data other --listen 0.0.0.0:0 --advertise localhost:0 --insecure";
+    let mut other = Node::spawn(&folder, "other", arguments);
+    other.says("serve at localhost:");
+    folder.file("other/store/in/a.txt", "corn and rye\n");
+    let said = fs::read_to_string(&other.log).unwrap();
+    let at = said.split_once(" at ").unwrap().1.split_once(' ').unwrap().0.to_string();
+    assert_eq!(folder.run(&format!("submit wordcount in/ -o out --at {at}")).code, Some(0));
+}
+
+#[test]
+fn a_worker_drains_and_a_second_signal_ends_what_cannot() {
+    let folder = Folder::new();
+    let at = address();
+    let mut master = Node::spawn(&folder, "m", &format!("master --data m --store store --listen {at}"));
+    master.says("is ready");
+    let worker = |name: &str| {
+        let arguments = format!("worker --data {name} --store store --masters {at} --name {name} --slots 1");
+        let mut node = Node::spawn(&folder, name, &arguments);
+        node.says("registered");
+        node
+    };
+    let (mut one, mut two) = (worker("w1"), worker("w2"));
+    one.signal(Signal::TERM);
+    assert_eq!(one.ended(), Some(0));
+    // Two of one name, of two folders.
+    let arguments = format!("worker --data w3 --store store --masters {at} --name w2");
+    let mut namesake = Node::spawn(&folder, "w3", &arguments);
+    namesake.says("give this one another --name");
+    namesake.signal(Signal::TERM);
+    assert_eq!(namesake.ended(), Some(0), "it holds nothing");
+    master.kill();
+    until("the second signal to end it", || {
+        two.signal(Signal::TERM);
+        two.child.try_wait().unwrap().is_some()
+    });
+    assert_eq!(two.ended(), Some(143));
+}
