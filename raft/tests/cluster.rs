@@ -146,6 +146,24 @@ fn leadership_is_handed_over_and_watched() {
 }
 
 #[test]
+fn who_is_gone_inherits_nothing() {
+    run(async {
+        let mut cluster = Cluster::of(3).await;
+        cluster.put(0).await;
+        let gone = (cluster.leader().await + 1) % 3;
+        let id = cluster.peer(gone).id;
+        cluster.crash(gone).await;
+        loop {
+            let leader = cluster.leader().await;
+            match cluster.node(leader).heir() {
+                Some(heir) if heir.id != id => break assert_eq!(heir, cluster.peer(3 - leader - gone)),
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    });
+}
+
+#[test]
 fn a_leader_without_a_quorum_confirms_nothing() {
     run(async {
         let mut cluster = Cluster::of(3).await;

@@ -83,7 +83,10 @@ impl<E: Env, S: StateMachine> Admin for Members<E, S> {
     ) -> Result<Response<proto::TransferResponse>, Status> {
         let metrics = self.leading()?;
         let (me, to) = (self.0.identity().node, request.into_inner().to);
-        let heir = metrics.voters.into_iter().find(|peer| if to == 0 { peer.id != me } else { peer.id == to });
+        let heir = match to {
+            0 => self.0.heir().or_else(|| metrics.voters.into_iter().find(|peer| peer.id != me)),
+            _ => metrics.voters.into_iter().find(|peer| peer.id == to),
+        };
         let heir = heir.ok_or_else(|| match to {
             0 => Status::failed_precondition("there is no other voter"),
             _ => Status::not_found(format!("node {to:016x} has no vote in this cluster")),

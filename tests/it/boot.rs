@@ -31,8 +31,10 @@ impl Node {
     /// Waits until it has said this.
     fn says(&mut self, what: &str) {
         until(&format!("'{what}'"), || {
-            assert!(self.has_said(what) || self.child.try_wait().unwrap().is_none(), "it ended without '{what}'");
-            self.has_said(what)
+            let ended = self.child.try_wait().unwrap().is_some();
+            let said = self.has_said(what);
+            assert!(said || !ended, "it ended without '{what}'");
+            said
         });
     }
 
@@ -180,8 +182,9 @@ fn a_node_has_its_folder_for_itself_and_an_address_that_can_be_reached() {
         ("master --data m --join 127.0.0.1:1 --peers 127.0.0.1:1", "cannot be used with"),
     ];
     for (arguments, told) in refusals {
-        let done = folder.run(arguments);
-        assert!(done.code != Some(0) && done.err.contains(told), "{arguments}: {done:?}");
+        let mut refused = Node::spawn(&folder, "refused", arguments);
+        refused.says(told);
+        assert_ne!(refused.ended(), Some(0), "{arguments}");
     }
     let arguments = "serve --data other --listen 0.0.0.0:0 --advertise localhost:0 --insecure";
     let mut other = Node::spawn(&folder, "other", arguments);

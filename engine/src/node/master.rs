@@ -141,10 +141,7 @@ impl<E: MasterEnv> MasterNode<E> {
     /// Hands leadership over if this node has it, and ends.
     pub async fn stop(&self) {
         let inner = &self.inner;
-        let metrics = inner.log.metrics();
-        if metrics.leadership.here
-            && let Some(heir) = metrics.voters.iter().find(|peer| peer.id != inner.log.identity().node)
-        {
+        if let Some(heir) = inner.log.heir() {
             // If it does not work out, an election follows.
             let _ = inner.log.transfer_leadership(heir.id, Duration::from_secs(2)).await;
         }

@@ -68,7 +68,8 @@ fn an_app_that_panics_over_its_flags_costs_neither_a_slot_nor_the_master() {
 fn an_input_that_changes_while_it_is_mapped_fails_the_job_with_its_name() {
     run(async {
         let (cluster, gate) = (Cluster::of(1).await, &GATES[2]);
-        files(&cluster, 1).await;
+        // One map task, which has opened it when it changes.
+        cluster.put("in/000", "word\n").await;
         gate.holds_maps.store(true, SeqCst);
         let _worker = cluster.work("w", 1);
         let job = cluster.submit("gated", &["--gate", "2"], "out").await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::errors::{InitializeError, RaftError};
-use openraft_rt::{AsyncRuntime, WatchReceiver as _};
+use openraft_rt::{AsyncRuntime, Instant as _, WatchReceiver as _};
 
 use super::{Env, Error, Node, id};
 use crate::machine::StateMachine;
@@ -116,6 +116,22 @@ impl<E: Env, S: StateMachine> Node<E, S> {
             changed.map_err(|error| self.write_error(error))?;
         }
         Ok(())
+    }
+
+    /// The voter that is best fit to lead after this node: of those that were heard within two of the longest election timeouts
+    /// the one with most of the log. `None` if there is none, or if this node does not lead.
+    pub fn heir(&self) -> Option<Peer> {
+        let receiver = self.inner.raft.metrics();
+        let metrics = receiver.borrow_watched();
+        let (heard, matched) = (metrics.heartbeat.as_ref()?, metrics.replication.as_ref()?);
+        let lives = |id: &u64| {
+            let at = heard.get(id).copied().flatten();
+            *id != self.inner.identity.node && at.is_some_and(|at| at.elapsed() < self.inner.election * 2)
+        };
+        let voters = metrics.membership_config.voter_ids().filter(lives);
+        let id = voters.max_by_key(|id| matched.get(id).copied().flatten().map(|last| last.index()))?;
+        let member = metrics.membership_config.membership().get_node(&id)?;
+        Some(Peer { id, address: member.address.clone() })
     }
 
     /// Hands leadership to another voter and waits until it leads.
