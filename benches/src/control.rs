@@ -117,6 +117,7 @@ fn apply(criterion: &mut Criterion, workers: u32) {
             task: Some(wire::Task { job, stage: Stage::Map.into(), epoch: 0, partition, attempt }),
             worker: incarnations[(partition / SLOTS) as usize],
             what: Some(What::Done(done)),
+            ..Default::default()
         }
     };
     let commands: Vec<Action> = (0..maps)

@@ -55,6 +55,7 @@
 pub mod apply;
 pub mod commit;
 mod fleet;
+pub mod history;
 pub mod ids;
 pub mod job;
 pub mod limits;

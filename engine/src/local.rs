@@ -32,6 +32,7 @@ use crate::job::{Context, MAX_PARTS, Options, Phase, Plan, Report, Target, shuff
 use crate::scratch::{Folder, Scratch};
 use crate::value::Value;
 use bad::BadRecords;
+pub(crate) use bad::error_of as bad_record_error;
 pub(crate) use outputs::Outputs;
 pub(crate) use survey::splitters;
 
@@ -199,6 +200,12 @@ impl<'r, A: App> Run<'r, A> {
     /// Divides the keys of a sorting job among parts by these, not by a sample.
     pub(crate) fn divided_by(mut self, splitters: &'r [Vec<u8>]) -> Self {
         self.splitters = Some(splitters);
+        self
+    }
+
+    /// As one of a job's tasks: what it meets too many bad records for is the job's business.
+    pub(crate) fn of_task(mut self) -> Self {
+        self.bad = self.bad.of_task();
         self
     }
 

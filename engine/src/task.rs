@@ -73,6 +73,19 @@ pub fn manifest(
     manifest.to_bytes().map_err(Error::write("write", crate::data::commit::SUCCESS))
 }
 
+/// The error with which a job ends that may pass over so many bad records, by those of all map tasks in the order of the
+/// tasks; `None` if they are no more. It is that of a local run.
+pub fn too_many_bad_records<'t>(tasks: impl IntoIterator<Item = &'t [u8]>, allowed: u64) -> Option<Error> {
+    let mut left = usize::try_from(allowed).unwrap_or(usize::MAX);
+    for lines in tasks {
+        if let Some(error) = crate::local::bad_record_error(lines, left) {
+            return Some(error);
+        }
+        left -= lines.iter().filter(|byte| **byte == b'\n').count().min(left);
+    }
+    None
+}
+
 /// The file of bad records in an output: those of all map tasks, in the order of the tasks; `None` if there are none.
 pub fn bad_records<'t>(tasks: impl IntoIterator<Item = &'t [u8]>) -> Option<(String, Vec<u8>)> {
     let all: Vec<u8> = tasks.into_iter().flatten().copied().collect();

@@ -1,8 +1,11 @@
 //! The commands that run nodes, and those that ask a cluster.
 
 mod ask;
+mod chain;
 mod nodes;
+mod report;
 mod submit;
+mod told;
 
 use clap::Command;
 use gristmill_engine::registry::Entry;

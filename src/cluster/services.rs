@@ -1,6 +1,8 @@
 //! The services of masters and workers on the node's listener. Each decodes nothing and decides nothing: it maps statuses,
 //! gives deadlines, and passes on to the leader what only that one can answer.
 
+mod told;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -172,7 +174,7 @@ impl Jobs for Master {
     async fn cancel(&self, request: Request<api::CancelJobRequest>) -> Result<Response<api::JobStatus>, Status> {
         let request = request.into_inner();
         let job = request.job.clone();
-        let here = self.node.cancel(EVERYBODY, &job);
+        let here = self.node.cancel(EVERYBODY, &job, request.reason.clone());
         self.here_or(here, |to| async move { JobsClient::new(to).cancel(request).await }).await
     }
 
@@ -187,12 +189,12 @@ impl Jobs for Master {
         Err(Status::unimplemented("results are read from the store's folder, with `gristmill cat`"))
     }
 
-    async fn logs(&self, _: Request<api::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        Err(Status::unimplemented("logs of tasks are not kept yet"))
+    async fn logs(&self, request: Request<api::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        self.task_logs(request.into_inner()).await
     }
 
-    async fn history(&self, _: Request<api::HistoryRequest>) -> Result<Response<Self::HistoryStream>, Status> {
-        Err(Status::unimplemented("events of jobs are not kept yet"))
+    async fn history(&self, request: Request<api::HistoryRequest>) -> Result<Response<Self::HistoryStream>, Status> {
+        self.events(request.into_inner()).await
     }
 }
 

@@ -12,6 +12,8 @@ mod cli;
 mod cluster;
 mod errors;
 mod formats;
+#[cfg(feature = "cluster")]
+mod history;
 mod outputs;
 mod program;
 #[cfg(feature = "cluster")]

@@ -112,7 +112,7 @@ impl State {
             Action::SubmitJob(submit) => self.submit(step, submit),
             Action::RetryJob(retry) => self.retry(step, &retry),
             Action::PlanJob(plan) => self.plan(step, plan),
-            Action::CancelJob(cancel) => self.cancel(step, cancel.job),
+            Action::CancelJob(cancel) => self.cancel(step, cancel),
             Action::JobPublished(published) => self.published(step, published.job),
             Action::FailJob(fail) => self.fail(step, fail),
             Action::ArchiveJob(archive) => self.archive_job(step, &archive),

@@ -24,6 +24,11 @@ pub fn scratch_root(cluster: u64) -> String {
     format!("{ROOT}/{cluster:016x}/")
 }
 
+/// All names below the folders of jobs begin so, and no others.
+pub fn all_scratch(cluster: u64) -> String {
+    format!("{}{cluster:016x}-", scratch_root(cluster))
+}
+
 /// The job that left an object of this name, if one did.
 pub fn job_of(cluster: u64, name: &str) -> Option<u64> {
     let (job, _) = name.strip_prefix(&scratch_root(cluster))?.split_once('/')?;
@@ -45,6 +50,18 @@ pub fn segments(cluster: u64, job: u64, map: u32, attempt: AttemptId) -> String 
     format!("{}map-{map:05}.{}-{}", scratch(cluster, job), attempt.term, attempt.counter)
 }
 
+/// The bad records that a map task met.
+pub fn bad_records(cluster: u64, job: u64, map: u32, attempt: AttemptId) -> String {
+    format!("{}.bad", segments(cluster, job, map, attempt))
+}
+
+/// The bad records of a job's maps, as far as maps have been done, in order.
+pub fn all_bad_records(cluster: u64, job: &Job) -> Vec<String> {
+    let results = (0..).zip(&job.maps).filter_map(|(map, facts)| Some((map, facts.result.as_deref()?)));
+    let met = results.filter(|(_, result)| result.done.bad_records > 0);
+    met.map(|(map, result)| bad_records(cluster, job.id, map, result.attempt)).collect()
+}
+
 /// A part.
 pub fn part(cluster: u64, job: u64, part: u32, attempt: AttemptId) -> String {
     format!("{}part-{part:05}.{}-{}", scratch(cluster, job), attempt.term, attempt.counter)
@@ -53,6 +70,23 @@ pub fn part(cluster: u64, job: u64, part: u32, attempt: AttemptId) -> String {
 /// Below this lie the app's further files, which are the same from every attempt.
 pub fn extras(cluster: u64, job: u64) -> String {
     format!("{}extras/", scratch(cluster, job))
+}
+
+/// Below this lie the logs of a job's tasks. They stay.
+pub fn logs(cluster: u64, job: u64) -> String {
+    format!("{ROOT}/{cluster:016x}/logs/{job}/")
+}
+
+/// Below `logs` lie the pieces of the log of a task, called as people call it.
+pub fn log_of(task: &str) -> String {
+    let (stage, partition) = task.split_once(' ').unwrap_or((task, "0"));
+    format!("{stage}-{partition:0>5}.")
+}
+
+/// A piece of what an attempt said.
+pub fn log(cluster: u64, job: u64, task: &str, attempt: AttemptId, piece: u32) -> String {
+    let AttemptId { term, counter } = attempt;
+    format!("{}{}{term}-{counter}/{piece:05}", logs(cluster, job), log_of(task))
 }
 
 /// The history of an ended job. It stays.
@@ -79,6 +113,8 @@ pub struct Publication {
     pub segments: bool,
     /// In order: parts, or segments by map.
     pub objects: Vec<Object>,
+    /// Where the bad records are that were passed over, in order; and how many they are.
+    pub bad: (Vec<String>, u64),
 }
 
 /// One object of an output.
@@ -122,6 +158,7 @@ impl Publication {
             compress: job.spec.compress(),
             segments,
             objects: results.map(object).collect(),
+            bad: (all_bad_records(cluster, job), job.bad_records),
         })
     }
 }

@@ -9,8 +9,11 @@ use gristmill_proto::internal::v1 as wire;
 use super::ids::{AttemptId, TaskId, tag};
 use super::schedule::queue::HELD;
 
-/// Tasks that fail in a row before a worker is set aside.
+/// Tasks that fail in a row through a worker's own fault before it is set aside; or jobs of which tasks fail in a row,
+/// whoever seems at fault: an app that is wrong fails everywhere, and must not cost others their workers.
 const FAILURES_IN_A_ROW: usize = 3;
+/// Failures that are looked at.
+const MAX_FAILING: usize = 64;
 /// The first time that a worker is set aside it is for so long; each further time twice as long.
 const ASIDE: Duration = Duration::from_secs(60);
 const MAX_DOUBLINGS: u32 = 4;
@@ -29,6 +32,7 @@ pub(super) struct Fleet {
 /// One incarnation.
 #[derive(Debug)]
 pub(super) struct Worker {
+    pub(super) name: String,
     /// Tag of its name.
     pub(super) tag: u64,
     pub(super) slots: u32,
@@ -53,7 +57,11 @@ pub(super) struct Worker {
     pub(super) uploading: BTreeSet<(u64, u32)>,
     /// No proposal about it before this.
     pub(super) not_before: Duration,
-    failing: BTreeSet<TaskId>,
+    /// Tasks that failed since one was done, and whether that was the worker's own fault.
+    failing: BTreeMap<TaskId, bool>,
+    /// Attempts that ended here while this leader listened.
+    pub(super) done: u64,
+    pub(super) failed: u64,
     aside_until: Duration,
     times_aside: u32,
 }
@@ -93,6 +101,7 @@ impl Fleet {
             slots: info.slots,
             free: 0,
             offers: info.apps.iter().map(|app| self.offer(&app.name, &app.build)).collect(),
+            name: info.name,
             lease_until,
             heard: false,
             sequence: 0,
@@ -104,7 +113,9 @@ impl Fleet {
             draining: record.draining,
             uploading: BTreeSet::new(),
             not_before: Duration::ZERO,
-            failing: BTreeSet::new(),
+            failing: BTreeMap::new(),
+            done: 0,
+            failed: 0,
             aside_until: Duration::ZERO,
             times_aside: 0,
         };
@@ -143,19 +154,28 @@ impl Fleet {
         Some(changed)
     }
 
-    /// A task failed on a worker, or was done there.
-    pub(super) fn judge(&mut self, incarnation: u64, task: TaskId, failed: bool, now: Duration) {
-        let aside = || self.workers.values().filter(|worker| worker.is_aside(now)).count();
-        // Who is left must be able to do the work: never more than a third.
-        let may = failed && (aside() + 1) * 3 <= self.workers.len();
+    /// A task was done on a worker.
+    pub(super) fn praise(&mut self, incarnation: u64, now: Duration) {
         self.change(incarnation, now, |worker| {
-            if !failed {
-                worker.failing.clear();
-                worker.times_aside = 0;
-                return;
+            worker.failing.clear();
+            worker.times_aside = 0;
+            worker.done += 1;
+        });
+    }
+
+    /// A task failed on a worker, by whose own fault if `own` is set.
+    pub(super) fn blame(&mut self, incarnation: u64, task: TaskId, own: bool, now: Duration) {
+        let aside = self.workers.values().filter(|worker| worker.is_aside(now)).count();
+        // Who is left must be able to do the work: never more than a third.
+        let may = (aside + 1) * 3 <= self.workers.len();
+        self.change(incarnation, now, |worker| {
+            worker.failed += 1;
+            if worker.failing.len() < MAX_FAILING {
+                *worker.failing.entry(task).or_default() |= own;
             }
-            worker.failing.insert(task);
-            if may && worker.failing.len() >= FAILURES_IN_A_ROW {
+            let by_itself = worker.failing.values().filter(|own| **own).count();
+            let jobs: BTreeSet<u64> = worker.failing.keys().map(|task| task.job).collect();
+            if may && by_itself.max(jobs.len()) >= FAILURES_IN_A_ROW {
                 worker.failing.clear();
                 worker.aside_until = now + ASIDE * (1 << worker.times_aside.min(MAX_DOUBLINGS));
                 worker.times_aside += 1;

@@ -48,12 +48,20 @@ pub struct Job {
     pub retry_of: u64,
     /// The job after it; 0: none yet.
     pub next: u64,
+    /// When its output was decided; 0: not yet.
+    pub decided_ms: u64,
+    /// What happened to it beyond the ends of tasks that counted: the newest, in order.
+    pub incidents: Vector<Arc<wire::Incident>>,
+    /// How many came before those.
+    pub incidents_left_out: u64,
     /// Maps that have never been done. Derived.
     pub(super) maps_undone: u32,
     /// Maps whose output is not there. Derived.
     pub(super) maps_missing: u32,
     /// Parts that are not done. Derived.
     pub(super) reduces_open: u32,
+    /// Bad records of all maps that have been done. Derived.
+    pub(super) bad_records: u64,
 }
 
 impl Job {
@@ -75,9 +83,13 @@ impl Job {
             error: None,
             retry_of: 0,
             next: 0,
+            decided_ms: 0,
+            incidents: Vector::new(),
+            incidents_left_out: 0,
             maps_undone: 0,
             maps_missing: 0,
             reduces_open: 0,
+            bad_records: 0,
         }
     }
 
@@ -131,15 +143,48 @@ impl Job {
         }
     }
 
+    /// Whether it has met more bad records than it may pass over, and it is known which one was the first too many: all maps
+    /// before that one have been done.
+    pub fn is_spoilt(&self) -> bool {
+        let allowed = self.spec.skip_bad_records;
+        let known = || self.maps.iter().map_while(|facts| facts.result.as_ref());
+        let exceeded = || {
+            let mut sum = 0u64;
+            known().any(|result| {
+                sum = sum.saturating_add(result.done.bad_records);
+                sum > allowed
+            })
+        };
+        // The sum of all says at once that most jobs are not.
+        self.bad_records > allowed && exceeded()
+    }
+
     /// Moves forward. States that have nothing to do are passed over.
-    pub(super) fn advance(&mut self) {
+    pub(super) fn advance(&mut self, now_ms: u64) {
+        if self.bad_records > self.spec.skip_bad_records {
+            // It fails, once it is known for which record.
+            return;
+        }
         let committing = if self.phase() == Phase::Map { self.maps_missing == 0 } else { self.reduces_open == 0 };
         let next = match self.state {
             JobState::Mapping | JobState::Shuffling | JobState::Reducing if committing => JobState::Committing,
             JobState::Mapping if self.maps_undone == 0 && self.phase() != Phase::Map => JobState::Shuffling,
             state => state,
         };
+        if next == JobState::Committing && self.state != next {
+            self.decided_ms = now_ms;
+        }
         self.go(next);
+    }
+
+    /// Remembers an incident for the history.
+    pub(super) fn note(&mut self, mut incident: wire::Incident) {
+        incident.detail = super::task::cut(incident.detail, limits::INCIDENT_BYTES);
+        self.incidents.push_back(Arc::new(incident));
+        if self.incidents.len() > limits::INCIDENTS {
+            self.incidents.pop_front();
+            self.incidents_left_out += 1;
+        }
     }
 
     /// The one place where a job changes its state.
@@ -156,6 +201,8 @@ impl Job {
         self.maps_undone = count(&self.maps, |facts| facts.result.is_none());
         self.maps_missing = count(&self.maps, |facts| !facts.is_done());
         self.reduces_open = count(&self.reduces, |facts| !facts.is_done());
+        let bad = self.maps.iter().filter_map(|facts| facts.result.as_ref()).map(|result| result.done.bad_records);
+        self.bad_records = bad.fold(0, u64::saturating_add);
     }
 
     /// Maps whose segments lie on this worker, while someone may need them.
@@ -199,6 +246,7 @@ impl Job {
             next: name(self.next),
             output_records: results().map(|r| r.done.output_records).fold(0, u64::saturating_add),
             output_bytes: results().map(|r| r.done.output_bytes).fold(0, u64::saturating_add),
+            bad_records: self.bad_records,
         }
     }
 }

@@ -54,6 +54,12 @@ pub const ATTEMPTS: u32 = 4;
 pub const MAX_ATTEMPTS: u32 = 16;
 /// Failures of a task, whoever is at fault.
 pub const FAILURES: usize = 64;
+/// Bad records that a job can ask to pass over.
+pub const BAD_RECORDS: u64 = 100_000;
+/// Incidents of a job that are kept, the newest of them.
+pub const INCIDENTS: usize = 500;
+/// Bytes of what is said of an incident.
+pub const INCIDENT_BYTES: usize = 256;
 /// So many workers on which the same record failed are enough.
 pub const WORKERS_OF_A_BAD_RECORD: usize = 2;
 /// Changes in one command.

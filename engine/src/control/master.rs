@@ -20,16 +20,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gristmill_proto::internal::v1 as wire;
-use gristmill_proto::v1::{JobError, JobStatus};
+use gristmill_proto::v1::{JobError, JobEvent, JobStatus};
 
 use super::apply::Touch;
 use super::commit::Publication;
 use super::fleet::Fleet;
+use super::history;
 use super::ids::{AttemptId, Digest, TaskId};
 use super::job::Job;
 use super::run::{Run, Running};
 use super::schedule::Shares;
 use super::state::State;
+use super::task::By;
 use errand::Errand;
 use outbox::Outbox;
 
@@ -128,6 +130,13 @@ pub enum Input {
         /// The plan.
         result: Result<Plan, Setback>,
     },
+    /// [`Effect::Judge`] came to this: the error with which the job ends.
+    Judged {
+        /// The job.
+        job: u64,
+        /// Which record was the first too many.
+        result: Result<JobError, Setback>,
+    },
     /// [`Effect::Publish`] came to this.
     Published {
         /// The job.
@@ -196,6 +205,8 @@ pub enum Effect {
     Plan(Arc<Job>),
     /// Read the plan of a job that the state says it has.
     LoadPlan(Arc<Job>),
+    /// Find out which bad record was the first too many for a job.
+    Judge(Arc<Job>),
     /// Publish a decided output.
     Publish(Publication),
     /// Store a job's history, then delete what its attempts left in the store.
@@ -210,6 +221,19 @@ pub enum Effect {
     },
     /// This node does not lead: drop the master.
     StepDown,
+}
+
+/// What a leader knows of a worker. A new leader begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerView {
+    /// It gets no tasks for now, because too many failed on it.
+    pub set_aside: bool,
+    /// Since it was last heard of.
+    pub silent: Duration,
+    /// Attempts that were done.
+    pub done: u64,
+    /// Attempts that failed.
+    pub failed: u64,
 }
 
 /// The leader of a cluster.
@@ -289,6 +313,7 @@ impl Master {
             Input::Poll(poll) => self.poll(poll),
             Input::PollClosed { incarnation, sequence } => self.poll_closed(incarnation, sequence),
             Input::Planned { job, result } => self.planned(job, result),
+            Input::Judged { job, result } => self.judged(job, result),
             Input::Published { job, result } => self.published(job, result),
             Input::Retired { job, result } => self.retired(job, result),
             Input::Proposed { ticket, outcome } => self.proposed(ticket, outcome),
@@ -334,6 +359,32 @@ impl Master {
     /// Attempts that run as far as is known: task, worker, parts in a million.
     pub fn running(&self) -> impl Iterator<Item = (AttemptId, TaskId, u64, u32)> + '_ {
         self.attempts.iter().map(|(id, running)| (*id, running.task, running.worker, running.progress_ppm))
+    }
+
+    /// A worker with what the leader alone knows of it.
+    pub fn worker(&self, incarnation: u64) -> Option<WorkerView> {
+        let worker = self.fleet.workers.get(&incarnation)?;
+        let heard_at = worker.lease_until.saturating_sub(self.config.lease);
+        Some(WorkerView {
+            set_aside: worker.is_aside(self.now.mono),
+            silent: self.now.mono.saturating_sub(heard_at),
+            done: worker.done,
+            failed: worker.failed,
+        })
+    }
+
+    /// What happened to a job so far, what runs included; oldest first.
+    pub fn events(&self, job: u64) -> Option<Vec<JobEvent>> {
+        let mut events = history::events(self.state.cluster(), self.state.job(job)?);
+        let attempts = self.runs.get(&job).into_iter().flat_map(|run| run.attempts.values().flatten());
+        for (attempt, running) in attempts.filter_map(|attempt| Some((*attempt, self.attempts.get(attempt)?))) {
+            let worker = self.fleet.workers.get(&running.worker).map(|worker| worker.name.as_str().into());
+            let (given_ms, backup) = (running.given_ms, running.backup);
+            let by = By { worker: worker.unwrap_or_default(), given_ms, ended_ms: 0, backup };
+            events.extend(history::given(running.task.stage, running.task.partition, attempt, &by));
+        }
+        events.sort_by_key(|event| event.time_ms);
+        Some(events)
     }
 
     fn finish(&mut self) -> Vec<Effect> {

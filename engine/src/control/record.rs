@@ -12,10 +12,12 @@ use super::ids::{Digest, Stage};
 use super::job::Job;
 use super::snapshot::Damage;
 use super::state::{Key, State};
-use super::task::{Facts, Failed, Place, Result as Counted};
+use super::task::{By, Facts, Failed, Place, Result as Counted};
 
 /// Tasks in one record. At 4 KiB of error and 120 counters each they stay far below a chunk.
 pub(super) const TASKS: usize = 64;
+/// Incidents in one record.
+pub(super) const INCIDENTS: usize = 256;
 
 pub(super) fn job(job: &Job) -> Kind {
     Kind::Job(wire::JobRecord {
@@ -32,7 +34,15 @@ pub(super) fn job(job: &Job) -> Kind {
         error: job.error.as_deref().cloned(),
         retry_of: job.retry_of,
         next: job.next,
+        decided_ms: job.decided_ms,
+        incidents_left_out: job.incidents_left_out,
     })
+}
+
+/// Incidents from `first` on, or `None` if there are none.
+pub(super) fn incidents(job: &Job, first: usize) -> Option<Kind> {
+    let incidents: Vec<_> = job.incidents.iter().skip(first).take(INCIDENTS).map(|i| (**i).clone()).collect();
+    (!incidents.is_empty()).then_some(Kind::Incidents(wire::IncidentsRecord { incidents }))
 }
 
 /// Tasks of a stage from `first` on, or `None` if there are none.
@@ -74,6 +84,10 @@ fn result(result: &Counted) -> wire::Result {
         counter_names: result.counters.iter().map(|(name, _)| u32::from(*name)).collect(),
         counter_values: result.counters.iter().map(|(_, value)| *value).collect(),
         epoch: result.epoch,
+        ended_ms: result.by.ended_ms,
+        given_ms: result.by.given_ms,
+        backup: result.by.backup,
+        worker_name: result.by.worker.to_string(),
     }
 }
 
@@ -89,7 +103,7 @@ pub(super) fn key(digest: &Digest, key: Key) -> Kind {
 impl State {
     /// Takes in a record. Tasks belong to `last`, the job before them.
     pub(super) fn take(&mut self, kind: Kind, last: &mut Option<Job>) -> Result<(), Damage> {
-        if !matches!(kind, Kind::Tasks(_)) {
+        if !matches!(kind, Kind::Tasks(_) | Kind::Incidents(_)) {
             self.take_job(last.take());
         }
         match kind {
@@ -106,6 +120,10 @@ impl State {
             Kind::Tasks(record) => {
                 let job = last.as_mut().ok_or(Damage::Record("tasks without a job"))?;
                 read_tasks(job, record)?;
+            }
+            Kind::Incidents(record) => {
+                let job = last.as_mut().ok_or(Damage::Record("incidents without a job"))?;
+                job.incidents.extend(record.incidents.into_iter().map(Arc::new));
             }
             Kind::Worker(worker) => {
                 let name = worker.info.as_ref().map(|info| info.name.as_str()).unwrap_or_default();
@@ -156,6 +174,8 @@ fn read_job(record: wire::JobRecord) -> Result<Job, Damage> {
     job.error = record.error.map(Arc::new);
     job.retry_of = record.retry_of;
     job.next = record.next;
+    job.decided_ms = record.decided_ms;
+    job.incidents_left_out = record.incidents_left_out;
     Ok(job)
 }
 
@@ -208,5 +228,11 @@ fn read_result(record: wire::Result) -> Result<Counted, Damage> {
         digest,
         done,
         counters: names.zip(record.counter_values).collect(),
+        by: By {
+            worker: record.worker_name.into(),
+            given_ms: record.given_ms,
+            ended_ms: record.ended_ms,
+            backup: record.backup,
+        },
     })
 }

@@ -48,6 +48,10 @@ pub(super) struct Running {
     pub(super) reported: bool,
     /// It was begun while maps were still missing.
     pub(super) early: bool,
+    /// When it was given out, by the wall clock of who did it; 0: not known.
+    pub(super) given_ms: u64,
+    /// It was given out beside another attempt.
+    pub(super) backup: bool,
 }
 
 /// An open job.
@@ -175,7 +179,7 @@ impl Run {
         let maps = !self.maps_wait.is_empty() && self.surveyed();
         let reduces = !self.reduces_wait.is_empty() && self.slow_start(slow_start);
         let waits = self.survey_waits || maps || reduces || !self.stragglers.is_empty();
-        waits && self.plan.is_some() && now >= self.held_until
+        waits && self.plan.is_some() && now >= self.held_until && !self.job.is_spoilt()
     }
 
     /// Puts a task where tasks wait, or takes it away.

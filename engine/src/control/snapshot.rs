@@ -53,6 +53,7 @@ enum Cursor {
     Drained(u64),
     Job(u64),
     Tasks(u64, Stage, usize),
+    Incidents(u64, usize),
     End,
 }
 
@@ -103,9 +104,13 @@ impl View {
                 let following = || STAGES.into_iter().find(|s| *s > stage).map(|s| Cursor::Tasks(job, s, 0));
                 match found {
                     Some(tasks) => (Some(tasks), Cursor::Tasks(job, stage, first + record::TASKS)),
-                    None => (None, following().unwrap_or(Cursor::Job(job))),
+                    None => (None, following().unwrap_or(Cursor::Incidents(job, 0))),
                 }
             }
+            Cursor::Incidents(job, first) => match jobs.get(&job).and_then(|job| record::incidents(job, first)) {
+                Some(incidents) => (Some(incidents), Cursor::Incidents(job, first + record::INCIDENTS)),
+                None => (None, Cursor::Job(job)),
+            },
             Cursor::End => return None,
         })
     }

@@ -56,6 +56,7 @@ fn check_one(spec: &JobSpec, follows: bool) -> Decision<()> {
             "a map task has 1 MiB to 16 GiB",
         ),
         ((-100..=100).contains(&spec.priority), "priorities are -100 to 100"),
+        (spec.skip_bad_records <= limits::BAD_RECORDS, "at most 100000 bad records can be passed over"),
         (spec.max_attempts <= limits::MAX_ATTEMPTS, "at most 16 attempts"),
         (spec.format.len() <= limits::SHORT_NAME_BYTES, "no such format"),
         (spec.labels.len() <= limits::LABELS, "too many labels"),

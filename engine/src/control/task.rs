@@ -33,6 +33,21 @@ pub struct Result {
     pub done: wire::Done,
     /// Indices into the job's names of counters, and values.
     pub counters: Box<[(u16, u64)]>,
+    /// Who did it, and when.
+    pub by: By,
+}
+
+/// Who ran an attempt, and when: for the history alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct By {
+    /// Name of the worker.
+    pub worker: Arc<str>,
+    /// When it was given out, in milliseconds since 1970 by the clock of who led; 0: not known.
+    pub given_ms: u64,
+    /// When its end was applied.
+    pub ended_ms: u64,
+    /// Whether it was given out beside another attempt of its task.
+    pub backup: bool,
 }
 
 /// Where the output of a task is.

@@ -41,11 +41,18 @@ pub(super) struct BadRecords {
     first: Mutex<BTreeSet<BadRecord>>,
     /// The unit of that one.
     last_unit: AtomicU64,
+    /// Whether that one fails the run. Of a task it does not: the job decides, which knows those of all tasks.
+    fails: bool,
 }
 
 impl BadRecords {
     pub(super) fn new(most: u64) -> Self {
-        Self { most, first: Mutex::default(), last_unit: AtomicU64::new(u64::MAX) }
+        Self { most, first: Mutex::default(), last_unit: AtomicU64::new(u64::MAX), fails: true }
+    }
+
+    /// Those of a task.
+    pub(super) fn of_task(self) -> Self {
+        Self { fails: false, ..self }
     }
 
     /// Takes over what a chunk of a unit had.
@@ -85,7 +92,8 @@ impl BadRecords {
     /// The error, once all before it was mapped.
     pub(super) fn outcome(&self) -> Result<(), Error> {
         let first = lock(&self.first);
-        let Some(BadRecord { input, offset, reason, record, .. }) = self.fatal(&first) else { return Ok(()) };
+        let fatal = self.fatal(&first).filter(|_| self.fails);
+        let Some(BadRecord { input, offset, reason, record, .. }) = fatal else { return Ok(()) };
         let (name, reason, excerpt) = (input.clone(), reason.clone(), excerpt(record));
         Err(Error::BadRecord { name, offset: *offset, reason, excerpt })
     }
@@ -102,5 +110,70 @@ impl BadRecords {
             lines.push(b'\n');
         }
         Ok(lines)
+    }
+}
+
+/// A line of a file of bad records.
+#[derive(serde::Deserialize)]
+struct Line {
+    input: String,
+    offset: u64,
+    reason: String,
+    record: String,
+}
+
+/// The error of the bad record with this number, from 0 on, in a file of them; `None` if it has fewer, or is none.
+pub(crate) fn error_of(lines: &[u8], number: usize) -> Option<Error> {
+    let line = lines.split(|byte| *byte == b'\n').nth(number)?;
+    let Line { input: name, offset, reason, record } = serde_json::from_slice(line).ok()?;
+    Some(Error::BadRecord { name, offset, reason, excerpt: excerpt(&unescaped(&record)) })
+}
+
+/// The reverse of how records are escaped.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let (byte, taken) = match (first, after) {
+            (b'\\', [b'x', high, low, ..]) => {
+                let digit = |digit: &u8| char::from(*digit).to_digit(16).unwrap_or(0) as u8;
+                (digit(high) << 4 | digit(low), 4)
+            }
+            (b'\\', [escaped, ..]) => (
+                match escaped {
+                    b'n' => b'\n',
+                    b't' => b'\t',
+                    b'r' => b'\r',
+                    same => *same,
+                },
+                2,
+            ),
+            (byte, _) => (*byte, 1),
+        };
+        bytes.push(byte);
+        rest = &rest[taken..];
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_the_error_that_the_record_would_have_been() {
+        let record: Vec<u8> = (0..=255).rev().collect();
+        assert_eq!(unescaped(&record.escape_ascii().to_string()), record);
+        let bad = |offset, record: &[u8]| {
+            let (place, input, reason) = ((0, 0, offset, 0), "in/a".into(), "it \"broke\"".into());
+            BadRecord { place, input, offset, reason, record: record.into() }
+        };
+        let all = BadRecords::new(1);
+        lock(&all.first).extend([bad(7, b"a"), bad(9, &record)]);
+        let (lines, error) = (all.lines().unwrap(), all.outcome().unwrap_err());
+        assert_eq!(error_of(&lines, 1).unwrap().to_string(), error.to_string());
+        assert!(error_of(&lines, 0).unwrap().to_string().contains("in/a at byte 7"));
+        assert!(error_of(&lines, 2).is_none() && error_of(b"{", 0).is_none());
+        assert!(all.of_task().outcome().is_ok(), "for the job to decide");
     }
 }

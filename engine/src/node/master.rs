@@ -6,6 +6,7 @@
 
 mod api;
 mod errands;
+mod told;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,6 +22,7 @@ use gristmill_raft::{Identity, Node};
 use prost::Message as _;
 
 pub use api::{ApiError, Code};
+pub use told::LogReader;
 
 use super::clock;
 use super::env::{Env, Note};
@@ -348,6 +350,10 @@ impl<E: MasterEnv> Inner<E> {
                 Effect::LoadPlan(of) => {
                     let (job, work) = (of.id, async move { node.load_plan(&of).await });
                     self.errand("loading the plan of", job, work, move |result| Input::Planned { job, result });
+                }
+                Effect::Judge(of) => {
+                    let (job, work) = (of.id, async move { node.judge(&of).await });
+                    self.errand("finding the bad record of", job, work, move |result| Input::Judged { job, result });
                 }
                 Effect::Publish(of) => {
                     let (job, work) = (of.job, async move { node.publish(&of).await });

@@ -6,6 +6,7 @@
 mod attempt;
 pub(crate) mod board;
 mod shuffle;
+mod tasklog;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -302,6 +303,11 @@ impl<E: Env> Inner<E> {
     /// Runs an attempt and puts its end on the board.
     async fn attempt(self: Arc<Self>, incarnation: u64, assignment: proto::Assignment, controls: board::Controls) {
         let task = assignment.task;
+        let (log, cluster, name) = (controls.log.clone(), assignment.cluster, self.options.name.clone());
+        let given_ms = assignment.given_ms;
+        if let Some(task) = task {
+            drop(E::Rt::spawn(log.clone().follow(self.env.clone(), cluster, task, name.clone())));
+        }
         let worker = self.clone();
         // Of its own, so that a panic ends the attempt and not what is to be done about it.
         let performed = E::Rt::spawn(async move { worker.perform(&assignment, &controls).await });
@@ -309,6 +315,16 @@ impl<E: Env> Inner<E> {
             Ok(done) => proto::task_report::End::Done(done),
             Err(failure) => proto::task_report::End::Failure(failure),
         };
+        let words = match &end {
+            // One that was stopped has nothing to say.
+            proto::task_report::End::Failure(f) if f.cause() != proto::failure::Cause::Returned => Some(&*f.message),
+            _ => None,
+        };
+        log.end(self.env.wall_ms(), words.map(|words| format!("failed: {words}")).as_deref());
+        if let Some(task) = &task {
+            // Before the end is told: who hears of it finds the reason.
+            log.store(&self.env, cluster, task, &name).await;
+        }
         // What an earlier incarnation ran is nobody's.
         let mine = self.board().incarnation() == incarnation;
         if let Some(task) = task.filter(|_| !mine || matches!(end, proto::task_report::End::Failure(_))) {
@@ -316,7 +332,7 @@ impl<E: Env> Inner<E> {
         }
         let mut board = self.board();
         if board.incarnation() == incarnation {
-            board.ended(proto::TaskReport { task, end: Some(end) });
+            board.ended(proto::TaskReport { task, end: Some(end), given_ms });
         }
         drop(board);
         self.news.raise();
@@ -327,7 +343,7 @@ impl<E: Env> Inner<E> {
         match self.store_segments(self.cluster.load(Relaxed), &task).await {
             Ok(()) => {
                 let end = Some(proto::task_report::End::Moved(proto::Moved {}));
-                self.board().ended(proto::TaskReport { task: Some(task), end });
+                self.board().ended(proto::TaskReport { task: Some(task), end, given_ms: 0 });
             }
             Err(what) => {
                 self.env.note(Note::Trouble { what });

@@ -32,7 +32,8 @@ pub struct MapTask<'t> {
     pub file: &'t str,
 }
 
-/// Bad records that a map task passed over.
+/// Bad records that a map task met. If they are more than the job may pass over, it has one more than that, the first of
+/// them in the order of the input, the task's segments are not whole, and the job is to fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRecords {
     /// How many.
@@ -103,7 +104,7 @@ fn map_into<A: App>(
     let name = |part| format!("{} of {}", part_name(part, None), scratch.place(task.file).display());
     let mut outputs = Outputs::of_task(parts, (0..task.parts as usize).map(name).collect());
     let run = Run::new(Relay::of(app), options, context, &input, task.parts, scratch.clone());
-    let run = run.divided_by(task.splitters);
+    let run = run.divided_by(task.splitters).of_task();
     run.run(&outputs)?;
     let summaries = outputs.finish(false)?;
     let (segments, segments_digest) = shelf.finish()?;

@@ -3,6 +3,7 @@
 #![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::disallowed_methods, reason = "tests look at sources and at their own memory")]
 
+mod history;
 mod ledger;
 mod model;
 mod rules;

@@ -62,7 +62,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-const FLAGS: [&str; 8] = [
+const FLAGS: [&str; 9] = [
     "maps=3 parts=2",
     "maps=1 parts=1",
     "maps=4 parts=3 chaotic",
@@ -71,6 +71,7 @@ const FLAGS: [&str; 8] = [
     "maps=2 parts=1 chaotic",
     "maps=6 parts=4",
     "maps=5 parts=5 survey chaotic",
+    "maps=3 parts=2 spoilt",
 ];
 
 fn submit(world: &mut World, n: u8) {
@@ -102,7 +103,7 @@ fn apply(world: &mut World, op: Op) {
         Op::Submit(n) => submit(world, n),
         Op::Cancel(n) => {
             let job = nth_job(n, world);
-            world.commit("ann", Action::CancelJob(wire::CancelJob { job }));
+            world.commit("ann", Action::CancelJob(wire::CancelJob { job, ..Default::default() }));
             world.tell();
         }
         Op::Retry(n) => {

@@ -14,7 +14,7 @@ use wire::failure::Cause;
 use super::world::{World, config, spec};
 
 /// Proposals and errands are done at once, workers neither poll nor work.
-fn settle(world: &mut World) {
+pub fn settle(world: &mut World) {
     while !world.proposals.is_empty() || world.errands.iter().any(|e| !matches!(e, Effect::Sweep { .. })) {
         (0..world.errands.len()).for_each(|_| world.errand(0, false));
         while !world.proposals.is_empty() {
@@ -24,7 +24,7 @@ fn settle(world: &mut World) {
 }
 
 /// A world in which a job is planned and workers poll.
-fn started(workers: usize, slots: u32, flags: &str) -> (World, u64) {
+pub fn started(workers: usize, slots: u32, flags: &str) -> (World, u64) {
     let mut world = World::new(workers, slots);
     (0..workers).for_each(|worker| world.step(worker));
     let job = world.job("out", flags);
@@ -36,7 +36,7 @@ fn tasks(world: &World, worker: usize) -> Vec<(Stage, u32)> {
     world.workers[worker].tasks.values().map(|r| (r.task.stage(), r.task.partition)).collect()
 }
 
-fn finish_all(world: &mut World, worker: usize) {
+pub fn finish_all(world: &mut World, worker: usize) {
     for nth in (0..world.workers[worker].tasks.len()).rev() {
         world.finish(worker, nth);
     }
@@ -52,7 +52,7 @@ fn fail(world: &mut World, worker: usize, cause: Cause) {
 }
 
 /// So much time, tick by tick; workers of these numbers are heard.
-fn pass(world: &mut World, ms: u64, heard: &[usize]) {
+pub fn pass(world: &mut World, ms: u64, heard: &[usize]) {
     for _ in 0..ms / 50 {
         world.tick(50);
         heard
@@ -187,7 +187,7 @@ fn a_report_that_could_never_count_is_a_failure() {
     let (attempt, running) = world.workers[0].tasks.pop_first().unwrap();
     let done = wire::Done { digest: vec![1; 15].into(), ..Default::default() };
     let end = Some(wire::task_report::End::Done(done));
-    world.workers[0].reports.push(wire::TaskReport { task: Some(running.task), end });
+    world.workers[0].reports.push(wire::TaskReport { task: Some(running.task), end, given_ms: 0 });
     world.step(0);
     settle(&mut world);
     assert!(world.state().job(job).unwrap().maps[0].has_failed(attempt));
@@ -210,6 +210,55 @@ fn a_worker_on_which_tasks_keep_failing_is_set_aside() {
     assert_eq!(tasks(&world, 1).len(), 1, "never more than a third of all");
     pass(&mut world, 60_000, &[0, 1, 2, 3]);
     assert_eq!(tasks(&world, 0).len(), 1, "for a minute");
+}
+
+#[test]
+fn an_app_that_is_wrong_does_not_cost_others_their_workers() {
+    let mut world = World::new(4, 1);
+    (0..4).for_each(|worker| world.step(worker));
+    for job in 0..3 {
+        world.accepted("ann", &format!("{job}"), spec(&format!("out{job}"), "maps=20 parts=1"));
+    }
+    settle(&mut world);
+    let aside = |world: &World| world.master.worker(world.workers[0].incarnation.unwrap()).unwrap().set_aside;
+    let job_of = |world: &World| world.workers[0].tasks.values().next().unwrap().task.job;
+    let first = job_of(&world);
+    for _ in 0..4 {
+        assert_eq!(job_of(&world), first);
+        fail(&mut world, 0, Cause::App);
+        world.step(0);
+    }
+    assert!(!aside(&world), "all of them of one job");
+    while !aside(&world) {
+        let job = job_of(&world);
+        world.commit("ann", Action::CancelJob(wire::CancelJob { job, ..Default::default() }));
+        world.tell();
+        settle(&mut world);
+        // It hears that its task is cancelled, then gets another.
+        world.step(0);
+        world.step(0);
+        assert!(!world.workers[0].tasks.is_empty(), "a third job makes three");
+        fail(&mut world, 0, Cause::App);
+        world.step(0);
+    }
+    let seen = world.master.worker(world.workers[0].incarnation.unwrap()).unwrap();
+    assert_eq!((seen.done, seen.failed), (0, 6));
+}
+
+/// Every map of it meets a bad record.
+#[test]
+fn a_job_of_too_many_bad_records_fails_and_one_of_few_does_not() {
+    for (allowed, state) in [(0, JobState::Failed), (2, JobState::Failed), (3, JobState::Completed)] {
+        let mut world = World::new(2, 1);
+        (0..2).for_each(|worker| world.step(worker));
+        let mut spoilt = spec("out", "maps=3 parts=1 spoilt");
+        spoilt.skip_bad_records = allowed;
+        let job = world.accepted("ann", "1", spoilt);
+        world.heal();
+        let row = world.state().archived(job).unwrap();
+        let reason = if state == JobState::Failed { Reason::BadRecord } else { Reason::Unspecified };
+        assert_eq!((row.state(), row.reason()), (state, reason), "{allowed}");
+    }
 }
 
 #[test]
@@ -465,7 +514,7 @@ fn a_term_that_is_led_once_more_goes_on_with_what_runs() {
     assert_eq!(running(&world), before, "neither cancelled nor begun twice");
     // Of the next leadership it knows what it gave out and gave up: that does not come back.
     let given_up = before[0][0];
-    world.commit("ann", Action::CancelJob(wire::CancelJob { job }));
+    world.commit("ann", Action::CancelJob(wire::CancelJob { job, ..Default::default() }));
     world.tell();
     pass(&mut world, 200, &[0, 1]);
     assert!(running(&world).concat().is_empty());

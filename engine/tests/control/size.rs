@@ -64,8 +64,8 @@ fn ten_thousand_tasks_stay_small() {
         let counters = (0..20).map(|n| wire::Counter { name: format!("counter {n}"), value: 1 }).collect();
         let done = wire::Done { digest: vec![1; 16].into(), counters, ..Default::default() };
         let changes = vec![
-            wire::TaskChange { task: task(1), worker, what: Some(What::Failure(failure)) },
-            wire::TaskChange { task: task(2), worker, what: Some(What::Done(done)) },
+            wire::TaskChange { task: task(1), worker, what: Some(What::Failure(failure)), ..Default::default() },
+            wire::TaskChange { task: task(2), worker, what: Some(What::Done(done)), ..Default::default() },
         ];
         commit(&mut state, Action::TaskChanges(wire::TaskChanges { changes }));
     }

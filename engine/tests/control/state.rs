@@ -66,7 +66,7 @@ fn change(
 }
 
 fn change_task(world: &mut World, task: wire::Task, worker: u64, what: What) -> Verdict {
-    let change = wire::TaskChange { task: Some(task), worker, what: Some(what) };
+    let change = wire::TaskChange { task: Some(task), worker, what: Some(what), ..Default::default() };
     let command = Action::TaskChanges(wire::TaskChanges { changes: vec![change] });
     let command = wire::Command { now_ms: 5, principal: "system".into(), level: 1, action: Some(command) };
     world.index += 1;
@@ -98,7 +98,7 @@ fn a_key_stands_for_one_job_for_a_day() {
     assert_eq!((again.job, again.already), (job, true));
     assert_eq!(code(world.submit("ann", "k", spec("out/b", "maps=1"))), Code::Conflict);
     assert_ne!(world.accepted("bob", "k", spec("out/b", "maps=1")), job, "keys belong to who made them");
-    world.commit("ann", Action::CancelJob(wire::CancelJob { job }));
+    world.commit("ann", Action::CancelJob(wire::CancelJob { job, ..Default::default() }));
     world.now += std::time::Duration::from_millis(limits::KEY_MS - 1);
     let Outcome::Submitted(again) = world.submit("ann", "k", spec("out/a", "maps=1")) else { panic!() };
     assert!(again.already, "a day is not over");
@@ -117,7 +117,7 @@ fn outputs_of_live_jobs_do_not_overlap() {
     }
     world.accepted("bob", "free", spec("out/ab", "maps=1"));
     world.accepted("bob", "free too", spec("out/a.b", "maps=1"));
-    world.commit("ann", Action::CancelJob(wire::CancelJob { job }));
+    world.commit("ann", Action::CancelJob(wire::CancelJob { job, ..Default::default() }));
     world.accepted("bob", "now", spec("out/a", "maps=1"));
     for bad in ["", "/x", "a//b", "../a", "a/./b", "a\0"] {
         assert_eq!(code(world.submit("bob", "bad", spec(bad, "maps=1"))), Code::Invalid, "{bad:?}");
@@ -238,7 +238,10 @@ fn a_decided_job_is_neither_cancelled_nor_failed() {
     let job = planned(&mut world, "out", "maps=0 parts=1");
     assert_eq!(code(world.commit("ann", Action::JobPublished(wire::JobPublished { job }))), Code::State);
     change(&mut world, job, Stage::Reduce, 0, attempt(1), 0, done(1));
-    assert_eq!(code(world.commit("ann", Action::CancelJob(wire::CancelJob { job }))), Code::State);
+    assert_eq!(
+        code(world.commit("ann", Action::CancelJob(wire::CancelJob { job, ..Default::default() }))),
+        Code::State
+    );
     let fail = |unpublishable| Action::FailJob(wire::FailJob { job, error: Some(JobError::default()), unpublishable });
     assert_eq!(code(world.commit("system", fail(false))), Code::State);
     assert_eq!(world.state_of(job), JobState::Committing);
@@ -324,7 +327,7 @@ fn a_retry_is_a_new_job_of_the_same_spec() {
     let job = world.job("out", "maps=1");
     let retry = |key: &str| Action::RetryJob(wire::RetryJob { job, key: key.into() });
     assert_eq!(code(world.commit("ann", retry("r"))), Code::State);
-    world.commit("ann", Action::CancelJob(wire::CancelJob { job }));
+    world.commit("ann", Action::CancelJob(wire::CancelJob { job, ..Default::default() }));
     let Outcome::Submitted(new) = world.commit("ann", retry("r")) else { panic!() };
     let Outcome::Submitted(again) = world.commit("ann", retry("r")) else { panic!() };
     assert_eq!((new.already, again.already, new.job), (false, true, again.job));
@@ -403,7 +406,7 @@ fn ended_jobs_leave_rows_of_200_bytes_and_10_000_of_them() {
         let job = u64::MAX / 2 + 3 * n + 1;
         let submit = wire::SubmitJob { key: format!("{n}"), spec: Some(spec), retry_of: 0 };
         apply(&mut state, 3 * n + 1, Action::SubmitJob(submit));
-        apply(&mut state, 3 * n + 2, Action::CancelJob(wire::CancelJob { job }));
+        apply(&mut state, 3 * n + 2, Action::CancelJob(wire::CancelJob { job, ..Default::default() }));
         apply(&mut state, 3 * n + 3, Action::ArchiveJob(wire::ArchiveJob { job, history: vec![1; 16].into() }));
         if n % 4_000 == 3_999 {
             sizes.push(state.snapshot().map(|chunk| chunk.len()).sum::<usize>());
@@ -415,6 +418,58 @@ fn ended_jobs_leave_rows_of_200_bytes_and_10_000_of_them() {
     assert!(sizes[2] < sizes[1] * 5 / 4, "the snapshot does not grow with what ended: {sizes:?}");
     world.replicas[0] = state;
     world.restore();
+}
+
+#[test]
+fn a_user_has_so_many_jobs_at_a_time_and_others_have_theirs() {
+    let mut state = State::default();
+    let mut index = 0;
+    let mut apply = |user: &str, action: Action| {
+        index += 1;
+        let command = wire::Command { now_ms: 1, principal: user.into(), level: 1, action: Some(action) };
+        (index, state.apply(index, &command.encode_to_vec()).unwrap().reply.outcome.unwrap())
+    };
+    let apps = vec![wire::AppOffer { name: "words".into(), build: "b".into() }];
+    let register = wire::Register { name: "w".into(), address: "a".into(), slots: 1, apps, ..Default::default() };
+    apply("system", Action::RegisterWorker(register));
+    let submit = |n: u32| {
+        let spec = Some(spec(&format!("out{n}"), "maps=1"));
+        Action::SubmitJob(wire::SubmitJob { key: n.to_string(), spec, ..Default::default() })
+    };
+    let mut last = 0;
+    for n in 0..limits::JOBS_OF_A_USER {
+        let (job, outcome) = apply("ann", submit(n));
+        assert!(matches!(outcome, Outcome::Submitted(_)), "{outcome:?}");
+        last = job;
+    }
+    let more = limits::JOBS_OF_A_USER;
+    let Outcome::Refused(refused) = apply("ann", submit(more)).1 else { panic!("one more than she may have") };
+    assert!(refused.code() == Code::Limit && refused.message.contains("you have 5000 jobs"), "{refused:?}");
+    assert!(matches!(apply("bob", submit(more)).1, Outcome::Submitted(_)), "another user");
+    apply("ann", Action::CancelJob(wire::CancelJob { job: last, ..Default::default() }));
+    assert!(matches!(apply("ann", submit(more + 1)).1, Outcome::Submitted(_)), "one has ended");
+}
+
+#[test]
+fn what_bad_records_are_too_many_for_is_known_once_all_before_are_done() {
+    let mut world = bare(1);
+    let mut few = spec("out", "maps=3 parts=1");
+    few.skip_bad_records = 2;
+    let job = planned_spec(&mut world, few);
+    let bad = |content, bad_records| match done(content) {
+        What::Done(done) => What::Done(wire::Done { bad_records, ..done }),
+        other => other,
+    };
+    let spoilt = |world: &World| world.state().job(job).unwrap().is_spoilt();
+    change(&mut world, job, Stage::Map, 0, attempt(1), 0, bad(1, 2));
+    change(&mut world, job, Stage::Map, 2, attempt(2), 0, bad(2, 3));
+    assert!(!spoilt(&world), "those of map 1 come first");
+    change(&mut world, job, Stage::Map, 1, attempt(3), 0, bad(3, 0));
+    assert!(spoilt(&world));
+    assert_eq!(world.state_of(job), JobState::Mapping, "it does not go on");
+    assert_eq!(world.state().job(job).unwrap().status(CLUSTER).bad_records, 5);
+    world.restore();
+    assert!(State::clone(&world.replicas[1]).job(job).unwrap().is_spoilt(), "a snapshot says so too");
 }
 
 #[test]

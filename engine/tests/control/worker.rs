@@ -70,7 +70,12 @@ impl Worker {
     pub fn poll(&mut self, incarnation: u64) -> wire::Poll {
         self.sequence += 1;
         self.waits = true;
-        let running = |r: &Running| wire::Running { task: Some(r.task), progress_ppm: 500_000, fetched: r.fetched };
+        let running = |r: &Running| wire::Running {
+            task: Some(r.task),
+            progress_ppm: 500_000,
+            fetched: r.fetched,
+            given_ms: r.assignment.given_ms,
+        };
         let busy = u32::try_from(self.tasks.len()).unwrap();
         let known = |(job, (epoch, list, position)): (&u64, &(u32, u64, u32))| wire::SegmentsKnown {
             job: *job,
@@ -143,6 +148,7 @@ impl Worker {
     pub fn finish(&mut self, attempt: AttemptId) -> Option<(String, Digest)> {
         let running = self.tasks.get(&attempt)?;
         let (task, assignment) = (running.task, &running.assignment);
+        let given_ms = assignment.given_ms;
         let stage = task.stage();
         if stage == Stage::Reduce && !running.fetched {
             return None;
@@ -161,16 +167,22 @@ impl Worker {
             Some(Kind::Survey(_)) => Some(commit::survey(CLUSTER, job, attempt)),
             _ => Some(commit::part(CLUSTER, job, task.partition, attempt)),
         };
+        let spoilt = stage == Stage::Map && String::from_utf8_lossy(&assignment.spec).contains("spoilt");
+        let bad_records = u64::from(spoilt);
         let counters = vec![wire::Counter { name: "tasks".into(), value: 1 }];
         let digest_bytes = digest.to_vec().into();
-        let done = wire::Done { digest: digest_bytes, output_records: 1, counters, ..Default::default() };
+        let done = wire::Done { digest: digest_bytes, output_records: 1, counters, bad_records, ..Default::default() };
         self.tasks.remove(&attempt);
-        self.reports.push(wire::TaskReport { task: Some(task), end: Some(End::Done(done)) });
+        self.reports.push(wire::TaskReport { task: Some(task), end: Some(End::Done(done)), given_ms });
         object.map(|object| (object, digest))
     }
 
     pub fn fail(&mut self, attempt: AttemptId, failure: wire::Failure) {
         let Some(running) = self.tasks.remove(&attempt) else { return };
-        self.reports.push(wire::TaskReport { task: Some(running.task), end: Some(End::Failure(failure)) });
+        self.reports.push(wire::TaskReport {
+            task: Some(running.task),
+            end: Some(End::Failure(failure)),
+            given_ms: running.assignment.given_ms,
+        });
     }
 }

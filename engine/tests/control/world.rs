@@ -12,7 +12,8 @@ use gristmill_engine::control::job::JobState;
 use gristmill_engine::control::master::{Backups, Config, Effect, Input, Master, Now, Plan, Proposed, Reign};
 use gristmill_engine::control::state::State;
 use gristmill_proto::internal::v1 as wire;
-use gristmill_proto::v1::{App, JobSpec};
+use gristmill_proto::v1::job_error::Reason;
+use gristmill_proto::v1::{App, JobError, JobSpec};
 use prost::Message as _;
 use wire::command::Action;
 use wire::reply::Outcome;
@@ -234,7 +235,11 @@ impl World {
             let epoch = self.replicas[0].job(job).map_or(0, |job| job.epoch);
             let stage = Stage::Map.into();
             let task = Some(wire::Task { job, stage, epoch, partition: map, attempt: Some(attempt.into()) });
-            w.reports.push(wire::TaskReport { task, end: Some(wire::task_report::End::Moved(wire::Moved {})) });
+            w.reports.push(wire::TaskReport {
+                task,
+                end: Some(wire::task_report::End::Moved(wire::Moved {})),
+                given_ms: 0,
+            });
         }
     }
 
@@ -312,6 +317,11 @@ impl World {
             Effect::Plan(job) | Effect::LoadPlan(job) => {
                 let plan = plan(job.id, &job.spec);
                 self.hear(Input::Planned { job: job.id, result: Ok(plan) });
+            }
+            Effect::Judge(job) => {
+                assert!(job.is_spoilt());
+                let error = JobError { reason: Reason::BadRecord.into(), ..JobError::default() };
+                self.hear(Input::Judged { job: job.id, result: Ok(error) });
             }
             Effect::Publish(publication) => {
                 self.ledger.publish(&self.replicas[0], &self.store, &publication);

@@ -232,7 +232,7 @@ fn damaged_segments_are_refused() {
 }
 
 #[test]
-fn bad_records_are_kept_or_end_the_task() {
+fn bad_records_are_kept_and_the_job_fails_for_the_one_that_it_fails_for_at_once() {
     let text = [lines_with("bad"), lines_with("bad"), b"bad\nbad\n".to_vec()];
     let world = World::of(&text);
     let job = AppJob(Failing::<Grouping>::new());
@@ -241,11 +241,21 @@ fn bad_records_are_kept_or_end_the_task() {
     let want = world.run_job(&job, shape, Run { chunk: 1000, ..Run::PLAIN }).unwrap();
     assert_eq!(want.report.bad_records, 4);
     assert!(want.files.contains_key(&PathBuf::from("_bad/records.jsonl")));
-    let tasks = Tasks::new(&world, &job, Shape::parts(2), Run { chunk: 1000, ..Run::PLAIN }, 10_000).unwrap();
-    let failed: Vec<Error> =
-        (0..tasks.plan.tasks.len()).filter_map(|n| tasks.map(n, "map", Run::PLAIN).err()).collect();
-    assert!(failed.len() >= 3 && failed.iter().all(|e| matches!(e, Error::BadRecord { .. })), "{failed:?}");
-    assert!(tasks.scratch.list("map.bad").unwrap().is_empty());
+    for skip in 0..5 {
+        let shape = Shape { skip, ..Shape::parts(2) };
+        let tasks = Tasks::new(&world, &job, shape, Run { chunk: 1000, ..Run::PLAIN }, 10_000).unwrap();
+        let bad = |n| {
+            let map = tasks.map(n, "map", Run::PLAIN).unwrap();
+            let bad = map.bad.map(|bad| tasks.scratch.map(&bad.file).unwrap().bytes().to_vec());
+            assert_eq!(map.segments.len(), 2, "segments that can be read, even if they are not whole");
+            bad.unwrap_or_default()
+        };
+        let all: Vec<Vec<u8>> = (0..tasks.plan.tasks.len()).map(bad).collect();
+        assert!(all.iter().filter(|bad| !bad.is_empty()).count() >= 3);
+        let want = world.run_job(&job, shape, Run::PLAIN).err().map(|e| e.to_string());
+        let got = task::too_many_bad_records(all.iter().map(Vec::as_slice), skip).map(|e| e.to_string());
+        assert_eq!((got, skip == 4), (want.clone(), want.is_none()));
+    }
 }
 
 #[test]

@@ -93,6 +93,7 @@ pub(super) fn commands(program: &str, all: Command) -> Command {
         .subcommand(one("cancel", "Cancel a job", "cancel 5b1c0a94e37d2f68-12"))
         .subcommand(one("retry", "Submit a failed or cancelled job again", "retry 5b1c0a94e37d2f68-12"))
         .after_help(format!("Example:\n  {program} job show 5b1c0a94e37d2f68-12"));
+    let job = super::told::commands(program, job, id);
     let jobs = Command::new("jobs").about("List jobs, the newest first").arg(output());
     let workers = Command::new("workers").about("List workers").arg(output());
     let status = Command::new("status").about("Show masters, and what the cluster does").arg(output());
@@ -110,7 +111,7 @@ pub(super) fn commands(program: &str, all: Command) -> Command {
 }
 
 /// Rows of columns, as wide as they must be.
-fn table(rows: &[Vec<String>]) -> String {
+pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell: &String| cell.chars().count()).max();
@@ -122,7 +123,7 @@ fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
-fn format(of: &ArgMatches) -> &str {
+pub(super) fn format(of: &ArgMatches) -> &str {
     of.get_one::<String>("output").map_or("table", String::as_str)
 }
 
@@ -149,8 +150,11 @@ fn as_json(job: &api::JobStatus) -> Value {
         "id": job.id, "app": app(job), "state": state(job), "user": job.principal, "inputs": spec.inputs,
         "output": spec.output, "submitted_ms": job.submitted_ms, "started_ms": job.started_ms, "ended_ms": job.ended_ms,
         "maps": counts(job.maps.as_ref()), "reduces": counts(job.reduces.as_ref()), "input_bytes": job.input_bytes,
-        "output_records": job.output_records, "output_bytes": job.output_bytes, "counters": job.counters,
-        "error": job.error.as_ref().map(|e| json!({"message": e.message, "next_step": e.next_step})),
+        "bad_records": job.bad_records, "output_records": job.output_records, "output_bytes": job.output_bytes, "counters": job.counters,
+        "error": job.error.as_ref().map(|e| {
+            let reason = e.reason().as_str_name().trim_start_matches("REASON_").to_lowercase();
+            json!({"reason": reason, "message": e.message, "next_step": e.next_step})
+        }),
         "retry_of": job.retry_of, "next": job.next,
     })
 }
@@ -198,6 +202,11 @@ fn shown(job: &api::JobStatus) -> String {
         ("reduces", tasks(job.reduces.as_ref())),
         ("records", job.output_records.to_string()),
     ];
+    if job.bad_records > 0 {
+        rows.push(("bad records", job.bad_records.to_string()));
+    }
+    let counters = job.counters.iter().map(|(name, n)| format!("{name}={n}")).collect::<Vec<_>>();
+    rows.push(("counters", counters.join(" ")));
     if let Some(error) = &job.error {
         rows.push(("error", error.message.clone()));
         rows.push(("next step", error.next_step.clone()));
@@ -232,7 +241,10 @@ pub(super) fn job(program: &str, of: &ArgMatches) -> Result<(), Failure> {
             let done = block_on(async { answered(client.retry(answer::request(request, WITHIN))).await })?;
             stdout::print(done.job + "\n")
         }
-        _ => super::submit::watch(program, channel, &id, true),
+        _ => match super::told::command(what, of, channel.clone(), &id) {
+            Some(done) => done,
+            None => super::submit::watch(program, channel, &id, true),
+        },
     }
 }
 

@@ -53,6 +53,10 @@ struct SubmitFlags {
     /// Compress the parts
     #[arg(id = "job.compress", long = "compress", value_name = "CODEC")]
     compress: Option<Codec>,
+    /// Pass over up to N bad records of the whole job and keep them in _bad/ of the output; at most 100000
+    #[arg(id = "job.skip-bad-records", long = "skip-bad-records", value_name = "N", default_value_t = 0)]
+    #[arg(value_parser = value_parser!(u64).range(..=100_000))]
+    skip_bad_records: u64,
     /// Of the jobs of one user the highest goes first
     #[arg(
         id = "job.priority",
@@ -67,6 +71,10 @@ struct SubmitFlags {
     #[arg(id = "job.max-attempts", long = "max-attempts", value_name = "N")]
     #[arg(value_parser = value_parser!(u32).range(1..=16))]
     max_attempts: Option<u32>,
+    /// Submit another job when this one has completed: its app, flags and output, as 'top --k 10 -o out/top'; its input is
+    /// this one's output unless it names its own. May be given again for a job after that one
+    #[arg(id = "job.then", long = "then", value_name = "JOB")]
+    then: Vec<String>,
     /// Names this submission: with the same key the same job is submitted once
     #[arg(id = "job.submission-key", long = "submission-key", value_name = "KEY")]
     submission_key: Option<String>,
@@ -134,28 +142,53 @@ pub(super) fn submit(program: &str, apps: &[Entry], of: &ArgMatches) -> Result<(
     // What is wrong with the flags is told at once.
     entry.job(of)?;
     let flags = SubmitFlags::from_arg_matches(of)?;
+    let mut spec = spec(entry, of, &flags);
+    spec.then = super::chain::follow(program, apps, &flags.then)?.map(Box::new);
+    let key = flags.submission_key.unwrap_or_else(key);
+    submit_spec(program, flags.at, api::SubmitRequest { key, spec: Some(spec) }, flags.detach)
+}
+
+/// The job that was asked for, without those after it.
+fn spec(entry: &Entry, of: &ArgMatches, flags: &SubmitFlags) -> api::JobSpec {
     let compress = match flags.compress {
         Some(Codec::Zstd) => api::Compression::Zstd,
         Some(Codec::Gzip) => api::Compression::Gzip,
         None => api::Compression::Unspecified,
     };
-    let spec = api::JobSpec {
-        app: Some(api::App { name: name.into(), arguments: arguments(entry, of), build: String::new() }),
-        inputs: flags.input,
+    api::JobSpec {
+        app: Some(api::App { name: entry.name().into(), arguments: arguments(entry, of), build: String::new() }),
+        inputs: flags.input.clone(),
         output: flags.output.trim_end_matches('/').into(),
         reducers: flags.reducers.unwrap_or(0),
-        map_task_bytes: flags.map_task_size.map_or(0, |size| size.0),
+        map_task_bytes: flags.map_task_size.as_ref().map_or(0, |size| size.0),
         format: flags.input_format.map(|format| format.to_string()).unwrap_or_default(),
         compress: compress.into(),
         overwrite: flags.overwrite,
+        skip_bad_records: flags.skip_bad_records,
         priority: flags.priority,
         max_attempts: flags.max_attempts.unwrap_or(0),
         ..Default::default()
-    };
-    let key = flags.submission_key.unwrap_or_else(key);
-    let channel = flags.at.channel()?;
+    }
+}
+
+/// What `--then` describes: a job as it would be submitted.
+pub(super) fn follower(apps: &[Entry], of: &ArgMatches) -> Result<api::JobSpec, Failure> {
+    let named = of.subcommand().and_then(|(name, of)| Some((apps.iter().find(|entry| entry.name() == name)?, of)));
+    let (entry, of) = named.ok_or_else(|| Failure::Usage("--then names no app".into()))?;
+    entry.job(of)?;
+    let flags = SubmitFlags::from_arg_matches(of)?;
+    let ours = ["job.then", "job.detach", "job.submission-key", "cluster.at", "cluster.insecure"];
+    if ours.into_iter().any(|id| of.value_source(id) == Some(ValueSource::CommandLine)) {
+        let text = "flags of the submission as a whole (--then, --detach, --submission-key, where the cluster is) stand outside of --then";
+        return Err(Failure::Usage(text.into()));
+    }
+    Ok(spec(entry, of, &flags))
+}
+
+/// Submits, and unless `detach` is set follows to the end.
+fn submit_spec(program: &str, at: At, request: api::SubmitRequest, detach: bool) -> Result<(), Failure> {
+    let channel = at.channel()?;
     let mut client = JobsClient::new(channel.clone());
-    let request = api::SubmitRequest { key, spec: Some(spec) };
     // An election takes a moment: with one key the job is submitted once, however often it is asked for.
     let done = block_on(async {
         let begun = tokio::time::Instant::now();
@@ -172,7 +205,7 @@ pub(super) fn submit(program: &str, apps: &[Entry], of: &ArgMatches) -> Result<(
             }
         }
     })?;
-    if flags.detach {
+    if detach {
         return stdout::print(done.job + "\n");
     }
     say(&format!("{program}: job {} {}", done.job, if done.existed { "was submitted before" } else { "is submitted" }));
@@ -182,7 +215,7 @@ pub(super) fn submit(program: &str, apps: &[Entry], of: &ArgMatches) -> Result<(
 /// Follows a job to its end; fails as it does.
 pub(super) fn watch(program: &str, channel: Channel, job: &str, tell: bool) -> Result<(), Failure> {
     let ended = block_on(async {
-        let mut client = JobsClient::new(channel);
+        let mut client = JobsClient::new(channel.clone());
         let (mut last, mut lost) = (None, 0);
         loop {
             let request = api::WatchJobRequest { job: job.to_string() };
@@ -219,7 +252,11 @@ pub(super) fn watch(program: &str, channel: Channel, job: &str, tell: bool) -> R
         (api::JobState::Completed, _) => {
             let output = ended.spec.map(|spec| spec.output).unwrap_or_default();
             say(&format!("{program}: {} records in {output}", ended.output_records));
-            Ok(())
+            if ended.next.is_empty() {
+                return Ok(());
+            }
+            say(&format!("{program}: job {} follows", ended.next));
+            watch(program, channel, &ended.next, tell)
         }
         (_, Some(error)) => Err(Failure::Job { message: error.message, next_step: error.next_step }),
         (state, None) => {

@@ -18,7 +18,8 @@ use crate::control::state::State;
 use crate::control::task::cut;
 
 impl State {
-    pub(super) fn cancel(&mut self, step: &mut Step, id: u64) -> Decision<Outcome> {
+    pub(super) fn cancel(&mut self, step: &mut Step, cancel: wire::CancelJob) -> Decision<Outcome> {
+        let id = cancel.job;
         let job = self.jobs.get(&id).ok_or_else(|| no_job(id))?;
         match job.state {
             JobState::Cancelled => return Ok(ALREADY),
@@ -31,7 +32,9 @@ impl State {
             }
             _ => {}
         }
-        let message = format!("cancelled by {}", step.principal);
+        let by = format!("cancelled by {}", step.principal);
+        let reason = cut(cancel.reason, limits::NEXT_STEP_BYTES);
+        let message = if reason.is_empty() { by } else { format!("{by}: {reason}") };
         let error = JobError { reason: Reason::Cancelled.into(), message, next_step: String::new() };
         self.end(step, id, JobState::Cancelled, Some(error));
         Ok(ACCEPTED)

@@ -146,7 +146,7 @@ impl State {
         job.started_ms = now_ms;
         job.recount();
         job.go(JobState::Mapping);
-        job.advance();
+        job.advance(now_ms);
         step.touched.push(Touch::Job(job.id));
         Ok(ACCEPTED)
     }

@@ -17,8 +17,9 @@ use crate::control::ids::{AttemptId, Stage, TaskId, tag};
 use crate::control::job::{Job, JobState};
 use crate::control::limits;
 use crate::control::state::State;
-use crate::control::task::{self, Failed, Place};
+use crate::control::task::{self, By, Failed, Place};
 use wire::Verdict;
+use wire::incident::Kind as Incident;
 
 impl State {
     pub(super) fn change_tasks(&mut self, step: &mut Step, changes: wire::TaskChanges) -> Outcome {
@@ -30,8 +31,7 @@ impl State {
     fn change_task(&mut self, step: &mut Step, change: wire::TaskChange) -> Verdict {
         let read = change.task.as_ref().and_then(TaskId::read);
         let (Some((task, attempt, epoch)), Some(what)) = (read, change.what) else { return Verdict::Invalid };
-        let worker_tag = self.workers.get(&change.worker).and_then(|worker| worker.info.as_ref());
-        let worker_tag = worker_tag.map(|info| tag(&[info.name.as_bytes()]));
+        let name: Option<Arc<str>> = self.name_of(change.worker);
         let Some(job) = self.jobs.get(&task.job) else { return Verdict::Late };
         let Some(facts) = job.facts(task.stage, task.partition) else {
             return if job.plan.is_some() { Verdict::Invalid } else { Verdict::Late };
@@ -45,15 +45,23 @@ impl State {
         if epoch != job.epoch {
             return Verdict::Epoch;
         }
-        let loses = matches!(what, What::Lost(_));
-        let Some(worker_tag) = worker_tag.or(loses.then_some(0)) else { return Verdict::Dead };
+        let needs_no_worker = matches!(what, What::Lost(_) | What::Gone(_));
+        let Some(worker) = name.or(needs_no_worker.then(Arc::default)) else { return Verdict::Dead };
+        let by = By { worker, given_ms: change.given_ms, ended_ms: self.now_ms, backup: change.backup };
         let was = job.state;
         let verdict = match what {
-            What::Done(done) => self.done(step, task, attempt, change.worker, done),
-            What::Failure(failure) => self.failed(step, task, attempt, worker_tag, failure),
+            What::Done(done) => {
+                let verdict = self.done(step, task, attempt, (change.worker, by), done);
+                if let (Verdict::Counted, Some(beside)) = (verdict, change.beside) {
+                    self.stopped(task, beside);
+                }
+                verdict
+            }
+            What::Failure(failure) => self.failed(step, task, attempt, by, failure),
             What::Lost(_) => self.lost(step, task, attempt),
-            What::Moved(_) => self.moved(task, attempt, change.worker),
+            What::Moved(_) => self.moved(task, attempt, (change.worker, by)),
             What::Fetched(_) => self.fetched(task),
+            What::Gone(gone) => self.gone(task, attempt, by, gone),
         };
         if verdict == Verdict::Counted {
             step.touched.push(Touch::Task(task));
@@ -64,7 +72,15 @@ impl State {
         verdict
     }
 
-    fn done(&mut self, step: &mut Step, id: TaskId, attempt: AttemptId, worker: u64, mut done: wire::Done) -> Verdict {
+    fn done(
+        &mut self,
+        step: &mut Step,
+        id: TaskId,
+        attempt: AttemptId,
+        (worker, by): (u64, By),
+        mut done: wire::Done,
+    ) -> Verdict {
+        let now_ms = self.now_ms;
         let Some(job) = self.job_mut(id.job) else { return Verdict::Late };
         let Some(facts) = job.facts(id.stage, id.partition) else { return Verdict::Invalid };
         if facts.has_failed(attempt) {
@@ -85,15 +101,17 @@ impl State {
         done.digest = bytes::Bytes::new();
         let on_worker = id.stage == Stage::Map && job.phase() != gristmill_proto::v1::Phase::Map;
         let place = if on_worker { Place::Worker(worker) } else { Place::Store };
-        let mut result = task::Result { attempt, epoch: job.epoch, place, digest, done, counters };
+        let mut result = task::Result { attempt, epoch: job.epoch, place, digest, done, counters, by };
         match &before {
             // The same content: whoever read the one before has read this one.
             Some(before) if before.digest == digest => {
-                result = task::Result { attempt, place, ..task::Result::clone(before) };
+                result = task::Result { attempt, place, by: result.by, ..task::Result::clone(before) };
             }
             Some(_) => {
                 raise_epoch(job);
                 result.epoch = job.epoch;
+                let detail = format!("epoch {}", job.epoch);
+                job.note(wire::Incident { detail, ..incident(Incident::Epoch, id, attempt, &result.by) });
                 step.touched.push(Touch::Job(id.job));
             }
             None => {}
@@ -104,6 +122,10 @@ impl State {
             Stage::Map => {
                 job.maps_missing -= 1;
                 job.maps_undone -= u32::from(before.is_none());
+                let bad = |result: &Arc<task::Result>| result.done.bad_records;
+                let (now, before) = (job.facts(id.stage, id.partition), before.as_ref().map_or(0, bad));
+                let now = now.and_then(|facts| facts.result.as_ref()).map_or(0, bad);
+                job.bad_records = job.bad_records.saturating_sub(before).saturating_add(now);
             }
             Stage::Reduce => {
                 job.reduces_open -= 1;
@@ -111,25 +133,26 @@ impl State {
             }
             Stage::Survey | Stage::Unspecified => {}
         }
-        job.advance();
+        job.advance(now_ms);
         Verdict::Counted
     }
 
-    fn failed(&mut self, step: &mut Step, id: TaskId, by: AttemptId, worker: u64, failure: wire::Failure) -> Verdict {
+    fn failed(&mut self, step: &mut Step, id: TaskId, attempt: AttemptId, by: By, failure: wire::Failure) -> Verdict {
+        let worker = tag(&[by.worker.as_bytes()]);
         let Some(job) = self.job_mut(id.job) else { return Verdict::Late };
         let max_attempts = job.max_attempts();
         let Some(facts) = job.facts_mut(id) else { return Verdict::Invalid };
-        if facts.counted(by) {
+        if facts.counted(attempt) {
             return Verdict::Late;
         }
-        if facts.has_failed(by) {
+        if facts.has_failed(attempt) {
             return Verdict::Repeated;
         }
         let failure = task::bounded(failure);
         let cause = failure.cause();
         let charged = matches!(cause, Cause::App | Cause::Record | Cause::Limit) && !facts.is_done();
         let at = (cause == Cause::Record).then(|| tag(&[failure.input.as_bytes(), &failure.offset.to_be_bytes()]));
-        facts.failed.push(Failed { attempt: by, charged, worker, record: at.unwrap_or(0) });
+        facts.failed.push(Failed { attempt, charged, worker, record: at.unwrap_or(0) });
         let poisoned = at.is_some_and(|record| facts.workers_of_record(record) >= limits::WORKERS_OF_A_BAD_RECORD);
         let reason = match cause {
             Cause::InputChanged => Some(Reason::Input),
@@ -139,7 +162,9 @@ impl State {
         };
         let attempts = facts.failed.len();
         let ends = reason.filter(|_| !facts.is_done()).map(|reason| explain(id, reason, attempts, &failure));
+        let (detail, cause) = (failure.message.clone(), failure.cause);
         facts.failure = Some(Arc::new(failure));
+        job.note(wire::Incident { detail, cause, ..incident(Incident::Failed, id, attempt, &by) });
         if let Some(error) = ends {
             self.end(step, id.job, JobState::Failed, Some(error));
         }
@@ -159,13 +184,18 @@ impl State {
         if facts.is_lost() {
             return Verdict::Repeated;
         }
+        let by = facts.result.as_ref().map(|result| result.by.clone()).unwrap_or_default();
         self.lose(step, id.job, id.partition);
+        let at_ms = self.now_ms;
+        if let Some(job) = self.job_mut(id.job) {
+            job.note(wire::Incident { at_ms, ..incident(Incident::Lost, id, attempt, &by) });
+        }
         Verdict::Counted
     }
 
-    fn moved(&mut self, id: TaskId, attempt: AttemptId, worker: u64) -> Verdict {
-        let facts = self.job_mut(id.job).and_then(|job| job.facts_mut(id));
-        let Some(result) = facts.and_then(|facts| facts.result.as_mut()) else { return Verdict::Late };
+    fn moved(&mut self, id: TaskId, attempt: AttemptId, (worker, by): (u64, By)) -> Verdict {
+        let Some(job) = self.job_mut(id.job) else { return Verdict::Late };
+        let Some(result) = job.facts_mut(id).and_then(|facts| facts.result.as_mut()) else { return Verdict::Late };
         if result.attempt != attempt {
             return Verdict::Late;
         }
@@ -173,6 +203,7 @@ impl State {
             Place::Store => Verdict::Repeated,
             Place::Worker(at) if at == worker => {
                 Arc::make_mut(result).place = Place::Store;
+                job.note(incident(Incident::Moved, id, attempt, &by));
                 Verdict::Counted
             }
             Place::Worker(_) | Place::Lost => Verdict::Late,
@@ -189,6 +220,48 @@ impl State {
             JobState::Reducing => Verdict::Repeated,
             _ => Verdict::Invalid,
         }
+    }
+
+    /// The other attempt of a task that is done.
+    fn stopped(&mut self, id: TaskId, beside: wire::Rival) {
+        let wire::Rival { worker, given_ms, backup, .. } = beside;
+        let by = By { worker: self.name_of(worker).unwrap_or_default(), given_ms, ended_ms: self.now_ms, backup };
+        let (attempt, job) = (beside.attempt.unwrap_or_default().into(), self.job_mut(id.job));
+        if let Some(job) = job {
+            job.note(incident(Incident::Stopped, id, attempt, &by));
+        }
+    }
+
+    fn gone(&mut self, id: TaskId, attempt: AttemptId, mut by: By, gone: wire::Gone) -> Verdict {
+        let Some(job) = self.job_mut(id.job) else { return Verdict::Late };
+        let same = |seen: &Arc<wire::Incident>| seen.attempt == Some(attempt.into());
+        if job.incidents.iter().rev().any(same) {
+            return Verdict::Repeated;
+        }
+        if by.worker.is_empty() {
+            by.worker = task::cut(gone.worker, limits::LONG_NAME_BYTES).into();
+        }
+        job.note(wire::Incident { detail: gone.why, ..incident(Incident::Gone, id, attempt, &by) });
+        Verdict::Counted
+    }
+
+    fn name_of(&self, worker: u64) -> Option<Arc<str>> {
+        Some(self.workers.get(&worker)?.info.as_ref()?.name.as_str().into())
+    }
+}
+
+/// What is remembered of an attempt.
+fn incident(kind: Incident, task: TaskId, attempt: AttemptId, by: &By) -> wire::Incident {
+    wire::Incident {
+        at_ms: by.ended_ms,
+        kind: kind.into(),
+        stage: task.stage.into(),
+        partition: task.partition,
+        attempt: Some(attempt.into()),
+        worker: by.worker.to_string(),
+        given_ms: by.given_ms,
+        backup: by.backup,
+        ..wire::Incident::default()
     }
 }
 

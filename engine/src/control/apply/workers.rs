@@ -72,12 +72,16 @@ impl State {
         let info = worker.info.clone().unwrap_or_default();
         self.worker_names.remove(info.name.as_str());
         step.touched.push(Touch::Worker(incarnation));
-        let mut lost = Vec::new();
-        for job in self.jobs.values() {
-            lost.extend(job.maps_on(incarnation).map(|map| (job.id, map)));
-        }
-        for (job, map) in lost {
-            self.lose(step, job, map);
+        let lost = self.jobs.values().map(|job| (job.id, job.maps_on(incarnation).collect::<Vec<_>>()));
+        let lost: Vec<(u64, Vec<u32>)> = lost.filter(|(_, maps)| !maps.is_empty()).collect();
+        for (job, maps) in lost {
+            let tasks = u32::try_from(maps.len()).unwrap_or(u32::MAX);
+            maps.into_iter().for_each(|map| self.lose(step, job, map));
+            let (at_ms, kind) = (self.now_ms, wire::incident::Kind::WorkerLost.into());
+            if let Some(job) = self.job_mut(job) {
+                let worker = info.name.clone();
+                job.note(wire::Incident { at_ms, kind, worker, tasks, ..wire::Incident::default() });
+            }
         }
         Some(info.uid.into())
     }

@@ -80,7 +80,9 @@ impl Master {
         let Some(run) = self.runs.get(&task.job) else { return };
         let early = task.stage == Stage::Reduce && run.job.maps_missing() > 0;
         let object = if task.stage == Stage::Map { run.maps_wait.tag(task.partition) } else { None };
-        let (epoch, assignment) = (run.job.epoch, assignment(run, task, attempt));
+        let backup = !run.attempts_of(task).is_empty();
+        let given_ms = self.now.wall_ms;
+        let (epoch, assignment) = (run.job.epoch, wire::Assignment { given_ms, ..assignment(run, task, attempt) });
         self.fleet.change(id, self.now.mono, |worker| {
             worker.free = worker.free.saturating_sub(1);
             object.into_iter().for_each(|object| worker.holds(object));
@@ -89,7 +91,9 @@ impl Master {
         self.ready.insert(id);
         let since = self.now.mono;
         let (progress_ppm, fetched, reported) = (0, false, false);
-        self.begin(attempt, Running { task, epoch, worker: id, since, progress_ppm, fetched, reported, early });
+        let worker = id;
+        let running = Running { task, epoch, worker, since, progress_ppm, fetched, reported, early, given_ms, backup };
+        self.begin(attempt, running);
     }
 
     /// An attempt runs, as far as the leader knows.
@@ -158,5 +162,6 @@ fn assignment(run: &Run, task: TaskId, attempt: AttemptId) -> wire::Assignment {
         cluster: run.cluster,
         plan: plan.map(|plan| bytes::Bytes::copy_from_slice(&plan.digest)).unwrap_or_default(),
         kind: Some(kind),
+        given_ms: 0,
     }
 }

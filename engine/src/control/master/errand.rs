@@ -24,6 +24,7 @@ enum Step {
     Plan,
     ProposePlan,
     Load,
+    Judge,
     Publish,
     ProposePublished,
     Retire,
@@ -59,6 +60,7 @@ impl Master {
             JobState::Queued => Some(if errand.plan.is_some() { Step::ProposePlan } else { Step::Plan }),
             JobState::Committing => Some(if errand.published { Step::ProposePublished } else { Step::Publish }),
             _ if job.has_ended() => Some(if errand.retired.is_some() { Step::ProposeArchive } else { Step::Retire }),
+            _ if job.is_spoilt() => Some(Step::Judge),
             _ => self.runs.get(&job.id).is_some_and(|run| run.plan.is_none()).then_some(Step::Load),
         }
     }
@@ -85,6 +87,7 @@ impl Master {
             match step {
                 Step::Plan => self.effects.push(Effect::Plan(job)),
                 Step::Load => self.effects.push(Effect::LoadPlan(job)),
+                Step::Judge => self.effects.push(Effect::Judge(job)),
                 Step::Publish => {
                     let publication = Publication::of(self.state.cluster(), &job);
                     self.effects.extend(publication.map(Effect::Publish));
@@ -155,6 +158,15 @@ impl Master {
         }
         self.errand_over(job, well);
         self.sync_job(job);
+    }
+
+    pub(super) fn judged(&mut self, job: u64, result: Result<JobError, Setback>) {
+        let well = result.is_ok();
+        match result {
+            Ok(error) | Err(Setback::Never(error)) => self.fail(job, error, false),
+            Err(Setback::Later(_)) => {}
+        }
+        self.errand_over(job, well);
     }
 
     pub(super) fn published(&mut self, job: u64, result: Result<(), Setback>) {

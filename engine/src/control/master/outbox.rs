@@ -32,6 +32,7 @@ enum Kind {
     Lost,
     Moved,
     Fetched,
+    Gone,
 }
 
 /// What a proposal was about.
@@ -48,6 +49,7 @@ fn key(change: &wire::TaskChange) -> Option<(AttemptId, Kind)> {
         What::Lost(_) => Kind::Lost,
         What::Moved(_) => Kind::Moved,
         What::Fetched(_) => Kind::Fetched,
+        What::Gone(_) => Kind::Gone,
     };
     Some((change.task?.attempt?.into(), kind))
 }
@@ -55,10 +57,26 @@ fn key(change: &wire::TaskChange) -> Option<(AttemptId, Kind)> {
 impl Master {
     /// Proposes a change with the next batch.
     pub(super) fn change(&mut self, task: wire::Task, worker: u64, what: What) {
-        let change = wire::TaskChange { task: Some(task), worker, what: Some(what) };
+        let change = self.told(task, worker, what);
         if key(&change).is_some_and(|key| self.outbox.known.insert(key)) {
             self.outbox.changes.push_back(change);
         }
+    }
+
+    /// A change, with what only the leader knows of its attempt.
+    fn told(&self, task: wire::Task, worker: u64, what: What) -> wire::TaskChange {
+        let attempt = task.attempt.map(AttemptId::from);
+        let running = attempt.and_then(|attempt| self.attempts.get(&attempt));
+        let (given_ms, backup) = running.map_or((0, false), |running| (running.given_ms, running.backup));
+        let others = running.and_then(|running| Some(self.runs.get(&running.task.job)?.attempts_of(running.task)));
+        let beside = others.into_iter().flatten().find(|other| Some(**other) != attempt);
+        let rival = |other: &AttemptId| {
+            let running = self.attempts.get(other)?;
+            let (worker, given_ms, backup) = (running.worker, running.given_ms, running.backup);
+            Some(wire::Rival { attempt: Some((*other).into()), worker, given_ms, backup })
+        };
+        let beside = beside.filter(|_| matches!(what, What::Done(_))).and_then(rival);
+        wire::TaskChange { task: Some(task), worker, given_ms, backup, beside, what: Some(what) }
     }
 
     /// Sends what has gathered, unless a batch is under way.

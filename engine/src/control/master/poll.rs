@@ -68,7 +68,7 @@ impl Master {
         }
         let attempts = self.fleet.workers.get(&id).map(|worker| &worker.attempts);
         let lost: Vec<AttemptId> = attempts.into_iter().flatten().filter(|a| !said.contains(a)).copied().collect();
-        lost.into_iter().for_each(|attempt| self.drop_attempt(attempt));
+        lost.into_iter().for_each(|attempt| self.give_up(attempt, "the worker does not know of it"));
         poll.missing.iter().take(MAX_SAID).for_each(|missing| self.hear_missing(id, missing));
         self.fleet.change(id, self.now.mono, |worker| {
             worker.free = poll.free_slots.min(worker.slots);
@@ -97,7 +97,7 @@ impl Master {
     /// An attempt that a worker runs. Gives it if it is to go on.
     fn hear_running(&mut self, id: u64, said: &wire::Running) -> Option<AttemptId> {
         let (task, attempt, epoch) = TaskId::read(said.task.as_ref()?)?;
-        if !self.adopt(id, task, attempt, epoch) {
+        if !self.adopt(id, task, attempt, epoch, said.given_ms) {
             self.owe(id, |answer| answer.cancel.push(attempt.into()));
             return None;
         }
@@ -116,7 +116,7 @@ impl Master {
     }
 
     /// Knows the attempt, or takes it over from an earlier leader.
-    fn adopt(&mut self, id: u64, task: TaskId, attempt: AttemptId, epoch: u32) -> bool {
+    fn adopt(&mut self, id: u64, task: TaskId, attempt: AttemptId, epoch: u32, given_ms: u64) -> bool {
         if let Some(running) = self.attempts.get(&attempt) {
             return running.worker == id && running.task == task && running.epoch == epoch;
         }
@@ -130,9 +130,9 @@ impl Master {
             _ => return false,
         }
         let since = self.now.mono;
-        let early = false;
-        let running =
-            Running { task, epoch, worker: id, since, progress_ppm: 0, fetched: false, reported: false, early };
+        let (fetched, reported, early, backup) = Default::default();
+        let (worker, progress_ppm) = (id, 0);
+        let running = Running { task, epoch, worker, since, progress_ppm, fetched, reported, early, given_ms, backup };
         self.begin(attempt, running);
         true
     }
@@ -160,15 +160,15 @@ impl Master {
                 return None;
             }
         }
-        let known = self.adopt(id, task, attempt, epoch);
+        let known = self.adopt(id, task, attempt, epoch, report.given_ms);
         if let Some(running) = self.attempts.get_mut(&attempt).filter(|running| known && !running.reported) {
             running.reported = true;
-            let failed = match end {
-                End::Failure(failure) => (failure.cause() != Cause::Returned).then_some(true),
-                _ => Some(false),
-            };
-            if let Some(failed) = failed {
-                self.fleet.judge(id, task, failed, self.now.mono);
+            match end {
+                End::Failure(failure) if failure.cause() == Cause::Returned => {}
+                End::Failure(failure) => {
+                    self.fleet.blame(id, task, failure.cause() == Cause::Worker, self.now.mono);
+                }
+                _ => self.fleet.praise(id, self.now.mono),
             }
         }
         // Within bounds, so that a command is; and an end that could never count must not be waited for.

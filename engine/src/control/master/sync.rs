@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::internal::v1::command::Action;
+use gristmill_proto::internal::v1::task_change::What;
 
 use super::Master;
 use super::outbox::Ticket;
@@ -49,6 +50,9 @@ impl Master {
     fn after_maps(&mut self, job: u64) {
         self.sync_runnable(job);
         let Some(run) = self.runs.get(&job) else { return };
+        if run.job.is_spoilt() {
+            return self.run_errand(job);
+        }
         if run.job.maps_missing() == 0 {
             self.wake |= !run.reduces_wait.is_empty();
             // The last of the segments are not left to the next tick.
@@ -192,6 +196,16 @@ impl Master {
         self.missing.retain(|(job, _), _| *job != id);
     }
 
+    /// An attempt has come to nothing for a reason outside of it, which its job's history is to have.
+    pub(super) fn give_up(&mut self, attempt: AttemptId, why: &str) {
+        if let Some(running) = self.attempts.get(&attempt) {
+            let (task, worker) = (running.task.write(attempt, running.epoch), running.worker);
+            let name = self.fleet.workers.get(&worker).map(|worker| worker.name.clone()).unwrap_or_default();
+            self.change(task, worker, What::Gone(wire::Gone { why: why.into(), worker: name }));
+        }
+        self.drop_attempt(attempt);
+    }
+
     /// An attempt is no more, and its task may have to be done by another.
     pub(super) fn drop_attempt(&mut self, attempt: AttemptId) {
         let Some(task) = self.attempts.get(&attempt).map(|running| running.task) else { return };
@@ -232,6 +246,8 @@ impl Master {
                 self.hear_draining(id, false);
             }
             None => {
+                let attempts = self.fleet.workers.get(&id).map(|worker| worker.attempts.clone());
+                attempts.into_iter().flatten().for_each(|attempt| self.give_up(attempt, "its worker is gone"));
                 let Some(worker) = self.fleet.remove(id) else { return };
                 if worker.waiting.is_some() {
                     let drained = self.state.has_drained(id);
@@ -240,7 +256,6 @@ impl Master {
                     let answer = wire::PollAnswer { sequence, fenced: fenced.into(), drained, ..Default::default() };
                     self.effects.push(super::Effect::Answer { incarnation: id, answer });
                 }
-                worker.attempts.into_iter().for_each(|attempt| self.drop_attempt(attempt));
             }
         }
     }

@@ -89,7 +89,7 @@ impl Master {
         for attempt in newest.into_iter().take(waiting) {
             let Some(worker) = self.attempts.get(&attempt).map(|running| running.worker) else { continue };
             self.owe(worker, |answer| answer.cancel.push(attempt.into()));
-            self.drop_attempt(attempt);
+            self.give_up(attempt, "its slot was needed for maps of the job");
         }
     }
 

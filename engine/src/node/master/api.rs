@@ -14,7 +14,6 @@ use gristmill_proto::internal::v1::reply::Outcome;
 use gristmill_proto::v1 as api;
 use gristmill_raft::net::Peer;
 use gristmill_raft::runtime::AsyncRuntime;
-use prost::Message as _;
 
 use super::{MasterEnv, MasterNode};
 use crate::control::commit;
@@ -22,8 +21,7 @@ use crate::control::ids::{job_name, job_of_name};
 use crate::control::job::Job;
 use crate::control::limits;
 use crate::node::rpc::CallError;
-use crate::node::{objects, spec};
-use crate::store::Kind;
+use crate::node::spec;
 
 /// How long a completed job may take to be archived before another one is refused its output's name.
 const ARCHIVED_WITHIN: Duration = Duration::from_secs(10);
@@ -70,11 +68,11 @@ pub enum ApiError {
     },
 }
 
-fn refused(code: Code, message: impl Into<String>, next_step: &str) -> ApiError {
+pub(super) fn refused(code: Code, message: impl Into<String>, next_step: &str) -> ApiError {
     ApiError::Refused { code, message: message.into(), next_step: next_step.into() }
 }
 
-fn no_job(job: &str) -> ApiError {
+pub(super) fn no_job(job: &str) -> ApiError {
     refused(Code::NotFound, format!("there is no job {job}"), "see `gristmill jobs`")
 }
 
@@ -151,8 +149,8 @@ impl<E: MasterEnv> MasterNode<E> {
         let advice = format!("see `gristmill run {} --help`", app.name);
         let invalid = |e: String| refused(Code::Invalid, e, &advice);
         spec::options(job, 1 << 30).map_err(invalid)?;
-        if job.skip_bad_records > 0 || job.phase() != api::Phase::Unspecified {
-            let what = "bad records cannot be passed over, nor phases run alone, on a cluster yet";
+        if job.phase() != api::Phase::Unspecified {
+            let what = "phases cannot be run alone on a cluster yet";
             return Err(refused(Code::Invalid, what, "leave it out, or use `gristmill run`"));
         }
         let ours = |name: &String| name.starts_with(commit::ROOT);
@@ -185,7 +183,7 @@ impl<E: MasterEnv> MasterNode<E> {
         }
     }
 
-    fn number(&self, job: &str) -> Result<u64, ApiError> {
+    pub(super) fn number(&self, job: &str) -> Result<u64, ApiError> {
         job_of_name(self.inner.state().cluster(), job).ok_or_else(|| no_job(job))
     }
 
@@ -203,19 +201,12 @@ impl<E: MasterEnv> MasterNode<E> {
         if let Some(now) = state.job(number) {
             return Ok(now.status(state.cluster()));
         }
-        if state.archived(number).is_none() {
-            return Err(no_job(job));
-        }
-        // Its history says more than its row.
-        let unreadable = |e: String| refused(Code::Unavailable, format!("the history of job {job}: {e}"), "try again");
-        let history = objects::whole(&self.inner.env, &commit::history(state.cluster(), number)).await;
-        let history =
-            history.map_err(|e| if e.kind == Kind::NotFound { no_job(job) } else { unreadable(e.to_string()) })?;
-        api::JobStatus::decode(&history[..]).map_err(|e| unreadable(e.to_string()))
+        // Its history says more than its row, and stays when that is gone.
+        Ok(self.kept(job, number).await?.status.unwrap_or_default())
     }
 
     /// That this node leads, and a quorum says so; and that the leader here has heard all that was acknowledged anywhere.
-    async fn confirm(&self) -> Result<(), ApiError> {
+    pub(super) async fn confirm(&self) -> Result<(), ApiError> {
         match self.inner.log.read(|_| ()).await {
             Ok(()) => {
                 self.inner.tell_applied();
@@ -270,10 +261,10 @@ impl<E: MasterEnv> MasterNode<E> {
     ///
     /// # Errors
     /// Why it was not cancelled.
-    pub async fn cancel(&self, principal: &str, job: &str) -> Result<api::JobStatus, ApiError> {
+    pub async fn cancel(&self, principal: &str, job: &str, reason: String) -> Result<api::JobStatus, ApiError> {
         self.confirm().await?;
         let number = self.number(job)?;
-        match self.inner.propose(principal, Action::CancelJob(wire::CancelJob { job: number })).await? {
+        match self.inner.propose(principal, Action::CancelJob(wire::CancelJob { job: number, reason })).await? {
             Outcome::Refused(no) => Err(no.into()),
             _ => self.job(job).await,
         }
@@ -351,15 +342,20 @@ impl<E: MasterEnv> MasterNode<E> {
         }
         let worker = |record: &wire::WorkerRecord| {
             let info = record.info.clone().unwrap_or_default();
+            let seen = self.inner.leading().as_ref().and_then(|leading| leading.master.worker(record.incarnation));
+            let aside = seen.is_some_and(|seen| seen.set_aside);
+            let state = if record.draining { "draining" } else { ["ready", "set aside"][usize::from(aside)] };
             api::Worker {
                 name: info.name,
                 address: info.address,
                 incarnation: record.incarnation,
                 slots: info.slots,
                 busy_slots: busy.get(&record.incarnation).copied().unwrap_or(0),
-                state: if record.draining { "draining" } else { "ready" }.into(),
+                state: state.into(),
                 apps: info.apps.into_iter().map(|app| app.name).collect(),
-                ..Default::default()
+                silent_ms: seen.map_or(0, |seen| u64::try_from(seen.silent.as_millis()).unwrap_or(u64::MAX)),
+                tasks_done: seen.map_or(0, |seen| seen.done),
+                tasks_failed: seen.map_or(0, |seen| seen.failed),
             }
         };
         let mut workers: Vec<api::Worker> = state.workers().map(worker).collect();

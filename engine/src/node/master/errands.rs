@@ -13,6 +13,7 @@ use rand::Rng as _;
 
 use super::{Inner, MasterEnv};
 use crate::control::commit::{self, Publication};
+use crate::control::history;
 use crate::control::ids::{self, Digest};
 use crate::control::job::Job;
 use crate::control::master::{Plan, Setback};
@@ -22,7 +23,7 @@ use crate::node::env::Note;
 use crate::node::{objects, spec};
 use crate::store::{self, Kind, Name, Store as _};
 use crate::task::plan::TASK_BYTES;
-use crate::task::{Range, TaskPlan, publish};
+use crate::task::{self, Range, TaskPlan, publish};
 
 /// Objects in a plan: more need larger ones.
 const MOST_OBJECTS: usize = 1_000_000;
@@ -144,7 +145,8 @@ impl<E: MasterEnv> Inner<E> {
     /// Stores what is known of an ended job, then deletes what its attempts left.
     pub(super) async fn retire(&self, job: &Job) -> Result<Digest, Setback> {
         let cluster = self.state().cluster();
-        let history = job.status(cluster).encode_to_vec();
+        let (status, events) = (Some(job.status(cluster)), history::events(cluster, job));
+        let history = wire::HistoryFile { status, events }.encode_to_vec();
         let digest = ids::digest(&[&history]);
         objects::put(&self.env, &commit::history(cluster, job.id), Arc::new(history)).await.map_err(later)?;
         let (cluster, id) = (format!("{cluster:016x}"), ids::job_name(cluster, job.id));
@@ -156,7 +158,8 @@ impl<E: MasterEnv> Inner<E> {
     /// Deletes what zombies wrote after their job was retired.
     pub(super) async fn sweep(&self, upto: u64, keep: &BTreeSet<u64>) {
         let cluster = self.state().cluster();
-        let root = commit::scratch_root(cluster);
+        // Not histories and logs, of which there may be many.
+        let root = commit::all_scratch(cluster);
         let listed = objects::patiently::<E::Rt, _, _>(|| store::list_all(self.env.store(), &root)).await;
         let swept = match listed {
             Ok(found) => self.sweep_found(cluster, found, upto, keep).await,
@@ -183,6 +186,24 @@ impl<E: MasterEnv> Inner<E> {
         Ok(())
     }
 
+    /// The error with which a job ends that met too many bad records: that of a local run.
+    pub(super) async fn judge(&self, job: &Job) -> Result<JobError, Setback> {
+        let met = self.wholes(&commit::all_bad_records(self.state().cluster(), job)).await?;
+        let error = task::too_many_bad_records(met.iter().map(Vec::as_slice), job.spec.skip_bad_records);
+        let unreadable = || Setback::Later("the bad records that were kept are not those that were met".into());
+        let message = error.ok_or_else(unreadable)?.to_string();
+        Ok(JobError { reason: Reason::BadRecord.into(), message, next_step: String::new() })
+    }
+
+    /// Objects as they are, in order.
+    async fn wholes(&self, names: &[String]) -> Result<Vec<Vec<u8>>, Setback> {
+        let mut all = Vec::new();
+        for name in names {
+            all.push(objects::whole(&self.env, name).await.map_err(later)?);
+        }
+        Ok(all)
+    }
+
     /// Makes a decided output visible.
     pub(super) async fn publish(&self, publication: &Publication) -> Result<(), Setback> {
         let cluster = self.state().cluster();
@@ -199,8 +220,8 @@ impl<E: MasterEnv> Inner<E> {
 
     /// What was decided, and what belongs to it beside.
     async fn decision(&self, cluster: u64, publication: &Publication) -> Result<publish::Decision, Setback> {
-        let Publication { job, output, overwrite, app, counters, compress, objects, .. } = publication;
-        let bad = |e: store::Error| never(Reason::Output, e.to_string(), "");
+        let Publication { job, output, overwrite, app, counters, compress, objects, bad, .. } = publication;
+        let unnamed = |e: store::Error| never(Reason::Output, e.to_string(), "");
         let compress = spec::compression(*compress);
         let part = |(n, object): (usize, &commit::Object)| PartEntry {
             name: part_name(n, compress),
@@ -219,14 +240,16 @@ impl<E: MasterEnv> Inner<E> {
             let bytes = objects::whole(&self.env, name.as_str()).await.map_err(later)?;
             files.push((name.as_str()[prefix.len()..].to_string(), bytes));
         }
-        let manifest =
-            Manifest { job: Some(ids::job_name(cluster, *job)), ..Manifest::new(app, parts, counters.clone(), 0) };
+        let kept = self.wholes(&bad.0).await?;
+        files.extend(task::bad_records(kept.iter().map(Vec::as_slice)));
+        let manifest = Manifest::new(app, parts, counters.clone(), bad.1);
+        let manifest = Manifest { job: Some(ids::job_name(cluster, *job)), ..manifest };
         Ok(publish::Decision {
             cluster: format!("{cluster:016x}"),
             job: ids::job_name(cluster, *job),
-            output: Name::new(output.as_str()).map_err(bad)?,
+            output: Name::new(output.as_str()).map_err(unnamed)?,
             overwrite: *overwrite,
-            parts: sources.map_err(bad)?,
+            parts: sources.map_err(unnamed)?,
             files,
             manifest,
         })

@@ -66,6 +66,7 @@ fn counters(all: BTreeMap<String, u64>) -> Vec<wire::Counter> {
 
 /// Turns what the engine tells into parts in a million of a share of the work.
 struct Meter {
+    log: Box<dyn Fn(&str) + Send + Sync>,
     progress: Arc<AtomicU32>,
     /// Where this stretch of the work begins and ends.
     share: (u32, u32),
@@ -74,9 +75,11 @@ struct Meter {
 }
 
 impl Meter {
-    fn new(controls: &Controls, share: (u32, u32)) -> Self {
+    fn new<E: Env>(env: &E, controls: &Controls, share: (u32, u32)) -> Self {
         let (total, done) = Default::default();
-        Self { progress: controls.progress.clone(), share, total, done }
+        let (env, log) = (env.clone(), controls.log.clone());
+        let log = Box::new(move |line: &str| log.say(env.wall_ms(), line));
+        Self { log, progress: controls.progress.clone(), share, total, done }
     }
 }
 
@@ -93,6 +96,10 @@ impl Observer for Meter {
         let done = (self.done.fetch_add(n, Relaxed) + n).min(total);
         let ppm = u64::from(from) + u64::from(to - from) * done / total;
         self.progress.fetch_max(ppm as u32, Relaxed);
+    }
+
+    fn note(&self, message: &str) {
+        (self.log)(message);
     }
 }
 
@@ -218,13 +225,14 @@ impl<E: Env> Inner<E> {
         let bytes: u64 = ranges.iter().map(|r| r.end.saturating_sub(r.start)).sum();
         let (listing, parts, file) = (spec::listing(plan), assignment.reduces, paths::segments(&attempt));
         let (scratch, stop) = (self.env.scratch().clone(), controls.stop.clone());
-        let meter = Meter::new(controls, (0, 990_000));
+        let meter = Meter::new(&self.env, controls, (0, 990_000));
         let made = self.env.offload(bytes, move |exec| {
             let task = MapTask { inputs: &listing, ranges: &ranges, parts, splitters: &splitters, file: &file };
             let context = Context { exec, observer: &meter, stop: &stop };
             job.map_task(task, &inputs, &scratch, &options, &context)
         });
         let made = made.await.ok_or_else(panicked)?.map_err(of_engine)?;
+        self.say_spilled(controls, made.spilled_runs);
         let slot = |s: &crate::task::SegmentEntry| wire::SegmentSlot {
             offset: s.offset,
             length: s.len,
@@ -232,6 +240,15 @@ impl<E: Env> Inner<E> {
             digest: s.digest.0.to_vec().into(),
         };
         let bad_records = made.bad.as_ref().map_or(0, |bad| bad.records);
+        if let Some(bad) = &made.bad {
+            let said =
+                format!("{bad_records} bad records were met; they are in _bad/ of the output, if it becomes one");
+            controls.log.say(self.env.wall_ms(), &said);
+            let (task_id, attempt) = (task.partition, task.attempt.unwrap_or_default().into());
+            let name = commit::bad_records(assignment.cluster, task.job, task_id, attempt);
+            let bytes = spool::map(&self.env, bad.file.clone()).await.map_err(of_scratch)?;
+            objects::put(&self.env, &name, bytes).await.map_err(of_store)?;
+        }
         let index = wire::SegmentIndex { slots: made.segments.iter().map(slot).collect(), bad_records };
         objects::all_unchanged(&self.env, &planned).await.map_err(of_store)?;
         spool::write(&self.env, paths::index(&attempt), index.encode_to_vec()).await.map_err(of_scratch)?;
@@ -245,8 +262,17 @@ impl<E: Env> Inner<E> {
             input_bytes: made.input_bytes,
             output_records: made.segments.iter().map(|s| s.records).sum(),
             counters: counters(made.counters),
+            bad_records,
             ..Default::default()
         })
+    }
+
+    fn say_spilled(&self, controls: &Controls, runs: u64) {
+        if runs > 0 {
+            controls
+                .log
+                .say(self.env.wall_ms(), &format!("its memory was short: {runs} sorted runs went through scratch"));
+        }
     }
 
     async fn reduce(
@@ -267,7 +293,7 @@ impl<E: Env> Inner<E> {
         let names: Vec<String> = plan.objects.iter().map(|object| object.name.clone()).collect();
         let part = task.partition;
         let (scratch, stop, made_file) = (self.env.scratch().clone(), controls.stop.clone(), file.clone());
-        let meter = Meter::new(controls, (400_000, 950_000));
+        let meter = Meter::new(&self.env, controls, (400_000, 950_000));
         let bytes = segments.iter().map(|s| s.len()).sum();
         let made = self.env.offload(bytes, move |exec| {
             let extras = if part == 0 { job.extra_files(&names) } else { Vec::new() };
@@ -276,6 +302,7 @@ impl<E: Env> Inner<E> {
             job.reduce_task(task, &scratch, &options, &context).map(|made| (made, extras))
         });
         let (made, extras) = made.await.ok_or_else(panicked)?.map_err(of_engine)?;
+        self.say_spilled(controls, made.spilled_runs);
         let name = commit::part(assignment.cluster, task.job, part, task.attempt.unwrap_or_default().into());
         // Found by whoever publishes: they are the same from every attempt.
         for (extra, bytes) in extras {

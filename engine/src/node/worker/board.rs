@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use gristmill_proto::internal::v1 as proto;
 
+use super::tasklog::TaskLog;
+
 /// An attempt's id in an order.
 pub(crate) type Id = (u64, u64);
 
@@ -34,10 +36,13 @@ pub(crate) struct Controls {
     pub(crate) progress: Arc<AtomicU32>,
     /// All segments are here.
     pub(crate) fetched: Arc<AtomicBool>,
+    /// What the attempt says.
+    pub(crate) log: TaskLog,
 }
 
 struct Attempt {
     task: proto::Task,
+    given_ms: u64,
     controls: Controls,
 }
 
@@ -112,6 +117,7 @@ impl Board {
             task: Some(attempt.task),
             progress_ppm: attempt.controls.progress.load(Relaxed).min(1_000_000),
             fetched: attempt.controls.fetched.load(Relaxed),
+            given_ms: attempt.given_ms,
         });
         let running: Vec<proto::Running> = running.collect();
         let reducing: BTreeSet<u64> = self.jobs_reducing();
@@ -197,7 +203,8 @@ impl Board {
             }
             let controls = Controls::default();
             self.scratch_jobs.insert(task.job);
-            self.running.insert(id_of(task), Attempt { task: *task, controls: controls.clone() });
+            let given_ms = assignment.given_ms;
+            self.running.insert(id_of(task), Attempt { task: *task, given_ms, controls: controls.clone() });
             orders.begin.push((assignment, controls));
         }
         let reducing = self.jobs_reducing();
@@ -287,7 +294,7 @@ mod tests {
     }
 
     fn end(task: proto::Task, end: End) -> proto::TaskReport {
-        proto::TaskReport { task: Some(task), end: Some(end) }
+        proto::TaskReport { task: Some(task), end: Some(end), given_ms: 0 }
     }
 
     #[test]

@@ -218,6 +218,7 @@ impl<E: Env> Inner<E> {
                     self.missed(task, place);
                 }
                 let Some(what) = trouble else { continue };
+                controls.log.say(self.env.wall_ms(), &what);
                 self.env.note(crate::node::env::Note::Trouble { what });
                 pause = true;
                 let tries = tries.entry((address, worker)).or_default();
