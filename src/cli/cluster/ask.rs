@@ -161,12 +161,18 @@ fn as_json(job: &api::JobStatus) -> Value {
 
 pub(super) fn jobs(of: &ArgMatches) -> Result<(), Failure> {
     let channel = channel(of)?;
-    let found = block_on(async {
-        let mut client = JobsClient::new(channel);
-        answered(client.list(answer::request(api::ListJobsRequest { page_size: 1000, ..Default::default() }, WITHIN)))
-            .await
+    let jobs = block_on(async {
+        let (mut client, mut jobs, mut page_token) = (JobsClient::new(channel), Vec::new(), String::new());
+        loop {
+            let request = api::ListJobsRequest { page_size: 1000, page_token, ..Default::default() };
+            let page = answered(client.list(answer::request(request, WITHIN))).await?;
+            jobs.extend(page.jobs);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(jobs);
+            }
+        }
     })?;
-    let jobs = found.jobs;
     stdout::print(match format(of) {
         "json" => Value::from(jobs.iter().map(as_json).collect::<Vec<_>>()).to_string() + "\n",
         "name" => jobs.iter().map(|job| job.id.clone() + "\n").collect(),
