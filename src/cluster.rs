@@ -2,7 +2,7 @@
 //!
 //! `connector` opens connections and is the place for TLS, `address` refuses what must not leave the machine in the plain,
 //! `channels` keeps a few connections to every peer, `answer` gives calls a deadline and says what a failure means,
-//! `transport` is the replicated log's network, `peers` and `admin` are services of a node, `listener` serves them all.
+//! `store` is what the nodes share, `data` the service of its files, `transport` is the replicated log's network, `peers` and `admin` are services of a node, `listener` serves them all.
 //! `boot` makes nodes of these, `begin` lets the first masters of a cluster wait for each other, `folder` is what a node keeps of itself.
 //! What nodes say to each other is `gristmill-proto`'s, what they agree on `gristmill-raft`'s.
 
@@ -13,11 +13,13 @@ mod begin;
 pub mod boot;
 pub mod channels;
 pub mod connector;
+pub mod data;
 pub mod folder;
 pub mod listener;
 pub mod peers;
 mod raw;
 pub mod services;
+pub mod store;
 pub mod transport;
 pub mod world;
 

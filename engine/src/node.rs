@@ -1,5 +1,6 @@
 //! The async shells of a master and a worker, generic over the seam of `env`: the simulator runs them as they are.
 
+mod cache;
 mod clock;
 pub mod env;
 pub mod master;

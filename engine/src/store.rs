@@ -11,6 +11,7 @@ pub mod conformance;
 mod folder;
 mod memory;
 mod name;
+mod pattern;
 
 use std::future::Future;
 use std::ops::Range;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 pub use folder::Folder;
 pub use memory::Memory;
 pub use name::Name;
+pub use pattern::Pattern;
 
 use crate::scratch::Mapping;
 
@@ -40,6 +42,9 @@ pub struct Meta {
     pub len: u64,
     /// Its version.
     pub version: Version,
+    /// When it was written, in milliseconds since 1970 by the store's clock; 0 if the store does not say.
+    #[serde(default)]
+    pub modified_ms: u64,
 }
 
 /// A page of a listing.
@@ -74,7 +79,7 @@ pub trait Store: Send + Sync + 'static {
     fn put(&self, name: &Name, bytes: Arc<dyn Mapping>) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Puts an object in the place of this version of it. Fails with [`Kind::Changed`] where there is another version or
-    /// none. Only of stores that publish by [`Publish::Copy`].
+    /// none. In a folder, another version may be away for a moment before that is found out.
     fn replace(
         &self,
         name: &Name,

@@ -2,8 +2,10 @@
 
 mod ask;
 mod chain;
+mod data;
 mod nodes;
 mod report;
+mod result;
 mod submit;
 mod told;
 
@@ -28,6 +30,7 @@ pub(crate) fn command(program: &str, apps: &[Entry], name: &str, of: &clap::ArgM
         "job" => ask::job(program, of),
         "workers" => ask::workers(of),
         "cluster" => ask::cluster(of),
+        "data" => data::run(program, of),
         _ => return None,
     })
 }

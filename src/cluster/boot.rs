@@ -19,9 +19,11 @@ use tonic::service::Routes;
 use super::begin::{Peers, Turn};
 use super::channels::Channels;
 use super::connector::Connector;
+use super::data::Data;
 use super::folder::{self, Stage};
 use super::listener::{self, Listener};
 use super::services::{Master, Shelf};
+use super::store::{Location, Shared};
 use super::transport::Transport;
 use super::world::World;
 use super::{address, admin, peers};
@@ -81,8 +83,8 @@ pub enum Error {
 pub struct Common {
     /// The node's own folder.
     pub data: PathBuf,
-    /// The folder that all nodes share.
-    pub store: PathBuf,
+    /// The store that all nodes share.
+    pub store: Location,
     /// Where to listen.
     pub listen: String,
     /// Where others reach the node; none: where it listens.
@@ -122,6 +124,8 @@ pub struct WorkerPart {
     pub threads: usize,
     /// Bytes of memory of all tasks.
     pub memory: u64,
+    /// Bytes of objects of a bucket that stay on the worker's disk when no task reads them.
+    pub input_cache: u64,
 }
 
 /// Runs a node with these parts until `stop`, then lets it hand over what it has.
@@ -141,11 +145,10 @@ pub async fn run(
     folder::make(&common.data)?;
     // Until this returns.
     let _lock = folder::lock(&common.data)?;
-    folder::make(&common.store)?;
     let log = gristmill_raft::Options::new(0);
     let connector = Connector { insecure: common.insecure, ..Connector::new(log.election_min) };
     let channels = Channels::new(connector);
-    let shared = store::Folder::new(&common.store, true);
+    let shared = Shared::open(&common.store).await?;
     let listener = Listener::bind(&common.listen, common.insecure).await?;
     let here = address::advertised(common.advertise.as_deref(), listener.address())?;
     address::check_plain(&here, common.insecure)?;
@@ -163,7 +166,7 @@ pub async fn run(
         let tell = move |what| told(Note::Trouble { what });
         let start = async {
             let found = find(&common.data, &part, &listener, &channels, &here, &tell).await?;
-            start_master(&common.data, &part, found, world(&scratch, 1), &channels, log, &mut routes).await
+            start_master(&common.data, &part, found, (world(&scratch, 1), &shared), &channels, log, &mut routes).await
         };
         leader = tokio::select! {
             started = start => Some(started?),
@@ -184,6 +187,7 @@ pub async fn run(
             slots: part.slots,
             masters,
             task_memory: part.memory / u64::from(part.slots.max(1)),
+            input_cache: part.input_cache,
             uid: String::new(),
             folder: folder::worker(&common.data)?,
         };
@@ -383,7 +387,7 @@ async fn start_master(
     data: &Path,
     part: &MasterPart,
     found: Found,
-    world: World,
+    (world, shared): (World, &Shared),
     channels: &Channels,
     mut log: gristmill_raft::Options,
     routes: &mut Routes,
@@ -392,6 +396,9 @@ async fn start_master(
     let raft = data.join("raft");
     folder::make(&raft)?;
     let disks = verify::open(&raft)?;
+    let uploads = data.join("uploads");
+    let files =
+        Data::new(shared.clone(), &uploads).map_err(|source| folder::Error::Unusable { path: uploads, source })?;
     let transport = Transport::new(channels.clone());
     let options = master::Options { log: log.clone(), leader: Config::default() };
     let node = MasterNode::start(world, options, disks, |_| transport).await?;
@@ -399,13 +406,14 @@ async fn start_master(
     let metrics = node.log().metrics();
     let found =
         if metrics.voters.is_empty() && metrics.learners.is_empty() { found } else { Found::Member(log.cluster) };
-    let (workers, jobs, cluster) = Master::new(node.clone(), channels.clone()).services();
+    let (workers, jobs, cluster) = Master::new(node.clone(), channels.clone(), shared.clone()).services();
     let gathering = part.gathers().map_or(0, |peers| peers.gathering);
     *routes = std::mem::take(routes)
         .add_service(peers::service(node.log().clone()))
         .add_service(admin::service(node.log().clone(), gathering))
         .add_service(workers)
         .add_service(jobs)
-        .add_service(cluster);
+        .add_service(cluster)
+        .add_service(files.service());
     Ok((node, found))
 }

@@ -26,6 +26,8 @@ use tonic::{Code, Request, Response, Status};
 
 use super::answer;
 use super::channels::{Channels, Lane};
+use super::data;
+use super::store::Shared;
 use super::world::World;
 
 /// How often at most a watched job is told of.
@@ -70,12 +72,13 @@ fn of_api(e: ApiError) -> Status {
 pub struct Master {
     node: MasterNode<World>,
     channels: Channels,
+    store: Shared,
 }
 
 impl Master {
-    /// Services around a node; `channels` reach the others.
-    pub fn new(node: MasterNode<World>, channels: Channels) -> Self {
-        Self { node, channels }
+    /// Services around a node; `channels` reach the others, `store` has results.
+    pub fn new(node: MasterNode<World>, channels: Channels, store: Shared) -> Self {
+        Self { node, channels, store }
     }
 
     /// All of them.
@@ -185,8 +188,10 @@ impl Jobs for Master {
         self.here_or(here, |to| async move { JobsClient::new(to).retry(request).await }).await
     }
 
-    async fn result(&self, _: Request<api::ResultRequest>) -> Result<Response<Self::ResultStream>, Status> {
-        Err(Status::unimplemented("results are read from the store's folder, with `gristmill cat`"))
+    async fn result(&self, request: Request<api::ResultRequest>) -> Result<Response<Self::ResultStream>, Status> {
+        let api::ResultRequest { job, part } = request.into_inner();
+        let job = self.get(Request::new(api::GetJobRequest { job })).await?.into_inner();
+        data::result(self.store.clone(), &job, part).await.map(Response::new)
     }
 
     async fn logs(&self, request: Request<api::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {

@@ -1,4 +1,4 @@
-//! The world of masters and workers in production: Tokio, gRPC, a store in a folder, scratch in another, rayon.
+//! The world of masters and workers in production: Tokio, gRPC, the shared store, scratch in a folder, rayon.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,6 @@ use gristmill_engine::node::env::{Apps, Env, Note};
 use gristmill_engine::node::master::MasterEnv;
 use gristmill_engine::node::rpc::{CallError, MAX_MESSAGE_BYTES, Method, Net};
 use gristmill_engine::scratch::Scratch;
-use gristmill_engine::store::Folder;
 use gristmill_raft::net::{BoxStream, Error};
 use gristmill_raft::tokio::TokioRuntime;
 use tokio::time::timeout;
@@ -23,6 +22,7 @@ use super::Production;
 use super::answer;
 use super::channels::{Channels, Lane};
 use super::raw::Raw;
+use super::store::Shared;
 
 /// What a node sees.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ pub struct World(Arc<Inner>);
 
 struct Inner {
     net: Grpcs,
-    store: Folder,
+    store: Shared,
     scratch: Arc<dyn Scratch>,
     apps: Apps,
     /// Threads for one task.
@@ -44,7 +44,7 @@ impl World {
     /// A node's world. `threads` is how many of them one task gets.
     pub fn new(
         channels: Channels,
-        store: Folder,
+        store: Shared,
         scratch: Arc<dyn Scratch>,
         apps: Apps,
         threads: usize,
@@ -65,13 +65,13 @@ impl Inner {
 impl Env for World {
     type Rt = TokioRuntime;
     type Net = Grpcs;
-    type Store = Folder;
+    type Store = Shared;
 
     fn net(&self) -> &Grpcs {
         &self.0.net
     }
 
-    fn store(&self) -> &Folder {
+    fn store(&self) -> &Shared {
         &self.0.store
     }
 

@@ -14,18 +14,24 @@ use crate::program::{Folder, until};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A process with a node; it ends with the test, whatever comes of it.
-struct Node {
+pub(crate) struct Node {
     child: Child,
-    address: String,
+    pub(crate) address: String,
     said: Receiver<String>,
 }
 
 impl Node {
     /// Runs the program with these arguments until it says that it is ready, and where.
-    fn start(folder: &Folder, arguments: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Folder, arguments: &[&str]) -> Self {
+        Self::start_with(folder, arguments, &[])
+    }
+
+    /// The same with these environment variables.
+    pub(crate) fn start_with(folder: &Folder, arguments: &[&str], variables: &[(String, String)]) -> Self {
         let mut child = folder
             .command(env!("CARGO_BIN_EXE_gristmill"))
             .args(arguments)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

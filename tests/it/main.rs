@@ -2,7 +2,9 @@
 //!
 //! `program` runs it; `cli` is about commands and flags, `outputs` about what is left, `telling` about what is said,
 //! `apps` and `formats` about what each app computes, `errors` and `signals` about everything that goes wrong, `raft` about
-//! nodes of the replicated log, `boot` about how nodes begin and end, `cluster` about jobs on masters and workers. How the engine computes is tested in the engine.
+//! nodes of the replicated log, `boot` about how nodes begin and end, `cluster` about jobs on masters and workers, `stores`
+//! about buckets, `data` about files in the cluster's store; `http` is for servers of tests. How the engine computes is
+//! tested in the engine.
 
 mod apps;
 #[cfg(feature = "cluster")]
@@ -10,14 +12,20 @@ mod boot;
 mod cli;
 #[cfg(feature = "cluster")]
 mod cluster;
+#[cfg(feature = "objects")]
+mod data;
 mod errors;
 mod formats;
 #[cfg(feature = "cluster")]
 mod history;
+#[cfg(feature = "objects")]
+mod http;
 mod outputs;
 mod program;
 #[cfg(feature = "cluster")]
 mod raft;
 mod signals;
+#[cfg(feature = "objects")]
+mod stores;
 mod telling;
 mod tidy;

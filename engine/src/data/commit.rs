@@ -83,7 +83,10 @@ impl Manifest {
     }
 
     /// Reads the bytes of `_SUCCESS`.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// `InvalidData` when they are no manifest, or one of a later version.
+    pub fn from_bytes(bytes: &[u8]) -> io::Result<Self> {
         let manifest: Self = serde_json::from_slice(bytes)
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("not a manifest: {e}")))?;
         if manifest.version > MANIFEST_VERSION {

@@ -12,10 +12,10 @@ use gristmill_proto::internal::v1 as wire;
 use gristmill_raft::runtime::AsyncRuntime;
 use prost::Message;
 
+use super::cache::Cache;
 use super::env::Env;
-use super::spool::Spool;
 use crate::control::ids::{self, Digest};
-use crate::scratch::{self, Mapping, map_file};
+use crate::scratch::{Mapping, map_file};
 use crate::store::{self, Error, Kind, Name, Store};
 use crate::task::Objects;
 
@@ -89,13 +89,13 @@ enum Place {
 }
 
 impl Inputs {
-    /// Makes these objects of the plan available: where they lie if that is on this machine, else fetched to scratch
-    /// below `folder`.
+    /// Makes these objects of the plan available: where they lie if that is on this machine, else by the cache of those
+    /// that were fetched.
     pub(crate) async fn get<E: Env>(
         env: &E,
+        cache: &Cache<E::Rt>,
         plan: &wire::PlanFile,
         numbers: impl IntoIterator<Item = u32>,
-        folder: &str,
     ) -> Result<Self, Error> {
         let (mut places, mut planned) = (BTreeMap::new(), Vec::new());
         for number in numbers {
@@ -104,10 +104,12 @@ impl Inputs {
                 continue;
             }
             let name = &Name::new(object.name.as_str())?;
-            unchanged(env, name, object).await?;
             let place = match env.store().local_path(name) {
-                Some(path) => Place::File(path),
-                None => Place::Fetched(fetch(env, name, object.size, &format!("{folder}input-{number}")).await?),
+                Some(path) => {
+                    unchanged(env, name, object).await?;
+                    Place::File(path)
+                }
+                None => Place::Fetched(cache.get(env, name, object).await?),
             };
             places.insert(number, place);
             planned.push(object.clone());
@@ -130,7 +132,7 @@ pub(crate) async fn all_unchanged<E: Env>(env: &E, planned: &[wire::PlannedObjec
     Ok(())
 }
 
-async fn unchanged<E: Env>(env: &E, name: &Name, object: &wire::PlannedObject) -> Result<(), Error> {
+pub(crate) async fn unchanged<E: Env>(env: &E, name: &Name, object: &wire::PlannedObject) -> Result<(), Error> {
     let now = patiently::<E::Rt, _, _>(|| env.store().head(name)).await.map_err(|e| match e.kind {
         Kind::NotFound => Error::new(Kind::Changed, format!("{name} is gone since the job was planned")),
         _ => e,
@@ -141,25 +143,9 @@ async fn unchanged<E: Env>(env: &E, name: &Name, object: &wire::PlannedObject) -
     }
 }
 
-fn changed(name: &Name) -> Error {
+pub(crate) fn changed(name: &Name) -> Error {
     let text = format!("{name} has changed since the job was planned; submit the job again when nothing writes to it");
     Error::new(Kind::Changed, text)
-}
-
-async fn fetch<E: Env>(env: &E, name: &Name, len: u64, file: &str) -> Result<Arc<dyn Mapping>, Error> {
-    let on_scratch = |e: scratch::Error| Error::new(Kind::Denied, e.to_string());
-    patiently::<E::Rt, _, _>(|| async move {
-        let mut spool = Spool::create(env, file.to_string()).await.map_err(on_scratch)?;
-        while spool.len() < len {
-            let bytes = env.store().get(name, spool.len()..len.min(spool.len() + store::READ)).await?;
-            if bytes.is_empty() {
-                return Err(changed(name));
-            }
-            spool.write(env, bytes.into()).await.map_err(on_scratch)?;
-        }
-        spool.map(env).await.map_err(on_scratch)
-    })
-    .await
 }
 
 impl Objects for Inputs {

@@ -5,6 +5,9 @@ use gristmill_proto::internal::v1 as wire;
 /// Below this lies all that belongs to jobs.
 pub(crate) const JOBS: &str = "jobs/";
 
+/// Below this lie inputs that were fetched, for whatever job.
+pub(crate) const INPUTS: &str = "inputs/";
+
 /// Below this lies all of one job.
 pub(crate) fn job(job: u64) -> String {
     format!("{JOBS}{job}/")

@@ -21,6 +21,7 @@ use gristmill_raft::runtime::{AsyncRuntime, Select2};
 use prost::Message as _;
 
 use self::board::{Board, Orders};
+use super::cache::Cache;
 use super::env::{Env, Note};
 use super::masters::Masters;
 use super::paths;
@@ -52,6 +53,8 @@ pub struct Options {
     pub masters: Vec<String>,
     /// Bytes of memory that one task may hold.
     pub task_memory: u64,
+    /// Bytes of objects that stay on scratch when no attempt reads them: those that had to be fetched.
+    pub input_cache: u64,
     /// UID of its pod, if it runs in one.
     pub uid: String,
     /// The number of its folder, by which another worker of the same name is told from this one come back. 0: none.
@@ -85,6 +88,8 @@ struct Inner<E: Env> {
     /// The cluster, once something was assigned.
     cluster: AtomicU64,
     plans: Mutex<Plans>,
+    /// Objects of the store that were fetched.
+    inputs: Cache<E::Rt>,
 }
 
 /// Plans that were read, by job and digest.
@@ -102,6 +107,7 @@ impl<E: Env> Worker<E> {
     pub fn new(env: E, options: Options) -> Self {
         let masters = Masters::new(options.masters.clone());
         let board = Mutex::new(Board::new(0, options.slots));
+        let inputs = Cache::new(options.input_cache);
         Self {
             inner: Arc::new(Inner {
                 env,
@@ -115,6 +121,7 @@ impl<E: Env> Worker<E> {
                 stopped: AtomicBool::new(false),
                 cluster: AtomicU64::new(0),
                 plans: Mutex::default(),
+                inputs,
             }),
         }
     }
@@ -189,7 +196,12 @@ impl<E: Env> Inner<E> {
 
     /// What lies on scratch belongs to an incarnation that has ended.
     fn clear_scratch(&self) -> BoxFuture<'_, ()> {
-        self.remove(paths::JOBS.to_string()).boxed()
+        async {
+            self.inputs.clear();
+            self.remove(paths::JOBS.to_string()).await;
+            self.remove(paths::INPUTS.to_string()).await;
+        }
+        .boxed()
     }
 
     async fn register(&self) -> Option<u64> {

@@ -136,7 +136,9 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 fn meta_of(meta: &fs::Metadata) -> Meta {
     let version = format!("{:x}-{:x}-{:x}.{:x}", meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec());
-    Meta { len: meta.len(), version: Version(version) }
+    let seconds = u64::try_from(meta.mtime()).unwrap_or(0);
+    let modified_ms = seconds.saturating_mul(1000) + u64::try_from(meta.mtime_nsec()).unwrap_or(0) / 1_000_000;
+    Meta { len: meta.len(), version: Version(version), modified_ms }
 }
 
 fn failed(action: &str, name: impl std::fmt::Display, e: io::Error) -> Error {
@@ -191,8 +193,29 @@ impl Store for Folder {
         self.link(hidden.path(), &path).map_err(|e| failed("put", name, e))
     }
 
-    async fn replace(&self, name: &Name, _: &Version, _: Arc<dyn Mapping>) -> Result<(), Error> {
-        Err(Error::new(Kind::Denied, format!("cannot replace {name}: a store in a folder publishes by renaming")))
+    async fn replace(&self, name: &Name, version: &Version, bytes: Arc<dyn Mapping>) -> Result<(), Error> {
+        let path = self.path(name)?;
+        let changed = || Error::new(Kind::Changed, format!("{name}: it has been changed or deleted meanwhile"));
+        let is_that = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta_of(&meta).version == *version);
+        if !is_that(&path) {
+            return Err(changed());
+        }
+        let fail = |e| failed("replace", name, e);
+        let hidden = self.hidden(bytes.bytes()).map_err(fail)?;
+        let exchange = || match renameat_with(CWD, hidden.path(), CWD, &path, RenameFlags::EXCHANGE) {
+            Err(rustix::io::Errno::NOENT) if hidden.path().exists() => Err(changed()),
+            done => done.map_err(|e| fail(e.into())),
+        };
+        exchange()?;
+        // What was there is hidden now, and goes with that name, unless it is something else.
+        if !is_that(hidden.path()) {
+            exchange()?;
+            return Err(changed());
+        }
+        if self.sync {
+            sync_folder(path.parent().unwrap_or(&self.root)).map_err(fail)?;
+        }
+        Ok(())
     }
 
     async fn copy(&self, from: &Name, to: &Name) -> Result<(), Error> {

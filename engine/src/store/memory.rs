@@ -79,7 +79,7 @@ impl Objects {
 }
 
 fn meta((bytes, write): &Object) -> Meta {
-    Meta { len: bytes.bytes().len() as u64, version: Version(write.to_string()) }
+    Meta { len: bytes.bytes().len() as u64, version: Version(write.to_string()), modified_ms: 0 }
 }
 
 impl Store for Memory {
@@ -99,7 +99,6 @@ impl Store for Memory {
     }
 
     async fn replace(&self, name: &Name, version: &Version, bytes: Arc<dyn Mapping>) -> Result<(), Error> {
-        self.only(Publish::Copy, "replace an object")?;
         let mut objects = lock(&self.objects);
         objects.writes += 1;
         let write = objects.writes;

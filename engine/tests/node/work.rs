@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use gristmill_engine::store::{Name, Store as _};
 use gristmill_proto::internal::v1 as wire;
-use gristmill_proto::v1::{JobState, ListJobsRequest, job_error::Reason};
+use gristmill_proto::v1::{JobState, job_error::Reason};
 
 use super::gated::GATES;
 use super::world::{Cluster, run, until};
@@ -98,31 +98,5 @@ fn segments_of_many_maps_are_fetched_into_few_files() {
         let created = cluster.created.lock().unwrap_or_else(PoisonError::into_inner);
         let fetched: Vec<&str> = created.iter().filter_map(|name| Some(name.rsplit_once("fetched-")?.1)).collect();
         assert!(!fetched.is_empty() && fetched.iter().all(|n| n.parse::<u32>().unwrap() < 4), "{fetched:?}");
-    });
-}
-
-#[test]
-fn jobs_are_listed_page_by_page_each_once() {
-    run(async {
-        let cluster = Cluster::of(1).await;
-        cluster.put("in/a", "word\n").await;
-        let _worker = cluster.work("w", 1);
-        let mut submitted = Vec::new();
-        for n in 0..5 {
-            submitted.push(cluster.submit("wordcount", &[], &format!("out/{n}")).await);
-        }
-        let (mut found, mut page_token) = (Vec::new(), String::new());
-        loop {
-            let request = ListJobsRequest { page_size: 2, page_token, ..Default::default() };
-            let page = cluster.masters[0].jobs(&request).await.unwrap();
-            assert!(page.jobs.len() <= 2);
-            found.extend(page.jobs.into_iter().map(|job| job.id));
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                break;
-            }
-        }
-        submitted.reverse();
-        assert_eq!(found, submitted, "newest first");
     });
 }

@@ -262,6 +262,7 @@ impl Cluster {
             masters: (0..self.masters.len()).map(|n| format!("m{n}")).collect(),
             task_memory: 64 << 20,
             uid: String::new(),
+            input_cache: 1 << 30,
             folder: 0,
         };
         let worker = Worker::new(self.world(name), options);

@@ -49,12 +49,12 @@ impl At {
     }
 }
 
-fn output() -> Arg {
+pub(super) fn output() -> Arg {
     let output = Arg::new("output").long("output").short('o').value_name("FORMAT").default_value("table");
     output.value_parser(["table", "wide", "json", "name"]).help("How to print")
 }
 
-fn channel(of: &ArgMatches) -> Result<Channel, Failure> {
+pub(super) fn channel(of: &ArgMatches) -> Result<Channel, Failure> {
     At::from_arg_matches(of)?.channel()
 }
 
@@ -76,7 +76,15 @@ pub(super) fn block_on<T>(what: impl Future<Output = Result<T, Failure>>) -> Res
 
 /// Waits for one answer.
 pub(super) async fn answered<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Failure> {
-    answer::within(WITHIN, call).await.map_err(|e| Failure::Cluster(e.to_string()))
+    answered_within(WITHIN, call).await
+}
+
+/// Waits so long for one answer.
+pub(super) async fn answered_within<T>(
+    within: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    answer::within(within, call).await.map_err(|e| Failure::Cluster(e.to_string()))
 }
 
 pub(super) fn commands(program: &str, all: Command) -> Command {
@@ -91,6 +99,22 @@ pub(super) fn commands(program: &str, all: Command) -> Command {
         .subcommand(one("show", "Show a job", "show 5b1c0a94e37d2f68-12").arg(output()))
         .subcommand(one("watch", "Follow a job to its end", "watch 5b1c0a94e37d2f68-12"))
         .subcommand(one("cancel", "Cancel a job", "cancel 5b1c0a94e37d2f68-12"))
+        .subcommand(
+            one("result", "Print the result of a completed job, decompressed", "result 5b1c0a94e37d2f68-12 | head")
+                .arg(
+                    Arg::new("part")
+                        .long("part")
+                        .value_name("N")
+                        .value_parser(clap::value_parser!(u32))
+                        .help("Only this part, counted from 0"),
+                )
+                .arg(
+                    Arg::new("raw")
+                        .long("raw")
+                        .action(clap::ArgAction::SetTrue)
+                        .help("As it is stored, not decompressed"),
+                ),
+        )
         .subcommand(one("retry", "Submit a failed or cancelled job again", "retry 5b1c0a94e37d2f68-12"))
         .after_help(format!("Example:\n  {program} job show 5b1c0a94e37d2f68-12"));
     let job = super::told::commands(program, job, id);
@@ -108,6 +132,7 @@ pub(super) fn commands(program: &str, all: Command) -> Command {
         .subcommand(at(job))
         .subcommand(at(workers).after_help(format!("Example:\n  {program} workers -o wide")))
         .subcommand(at(cluster))
+        .subcommand(at(super::data::command(program)))
 }
 
 /// Rows of columns, as wide as they must be.
@@ -161,18 +186,12 @@ fn as_json(job: &api::JobStatus) -> Value {
 
 pub(super) fn jobs(of: &ArgMatches) -> Result<(), Failure> {
     let channel = channel(of)?;
-    let jobs = block_on(async {
-        let (mut client, mut jobs, mut page_token) = (JobsClient::new(channel), Vec::new(), String::new());
-        loop {
-            let request = api::ListJobsRequest { page_size: 1000, page_token, ..Default::default() };
-            let page = answered(client.list(answer::request(request, WITHIN))).await?;
-            jobs.extend(page.jobs);
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                return Ok(jobs);
-            }
-        }
+    let found = block_on(async {
+        let mut client = JobsClient::new(channel);
+        answered(client.list(answer::request(api::ListJobsRequest { page_size: 1000, ..Default::default() }, WITHIN)))
+            .await
     })?;
+    let jobs = found.jobs;
     stdout::print(match format(of) {
         "json" => Value::from(jobs.iter().map(as_json).collect::<Vec<_>>()).to_string() + "\n",
         "name" => jobs.iter().map(|job| job.id.clone() + "\n").collect(),
@@ -247,6 +266,7 @@ pub(super) fn job(program: &str, of: &ArgMatches) -> Result<(), Failure> {
             let done = block_on(async { answered(client.retry(answer::request(request, WITHIN))).await })?;
             stdout::print(done.job + "\n")
         }
+        "result" => super::result::result(client, id, of),
         _ => match super::told::command(what, of, channel.clone(), &id) {
             Some(done) => done,
             None => super::submit::watch(program, channel, &id, true),

@@ -13,26 +13,26 @@ use super::super::failure::Failure;
 use super::super::sizes::Size;
 use super::super::{memory, say};
 use crate::cluster::boot::{self, Common, MasterPart, WorkerPart};
+use crate::cluster::store::Location;
 
 fn node(name: &'static str, listen: &'static str) -> Command {
-    let path = value_parser!(PathBuf);
     Command::new(name)
         .arg(
             Arg::new("data")
                 .long("data")
                 .value_name("DIR")
                 .required(true)
-                .value_parser(path.clone())
+                .value_parser(value_parser!(PathBuf))
                 .value_hint(ValueHint::DirPath)
                 .help("The node's own folder; made if it is not there"),
         )
         .arg(
             Arg::new("store")
                 .long("store")
-                .value_name("DIR")
-                .value_parser(path)
+                .value_name("DIR|URL")
+                .value_parser(|place: &str| place.parse::<Location>())
                 .value_hint(ValueHint::DirPath)
-                .help("The folder with inputs and outputs that all nodes share; by default 'store' in the node's own"),
+                .help("Where inputs and outputs are, for all nodes: a folder, file:///PATH, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX; by default 'store' in the node's own folder"),
         )
         .arg(Arg::new("listen").long("listen").value_name("ADDRESS").default_value(listen).help("Where to listen"))
         .arg(
@@ -64,6 +64,14 @@ fn working(command: Command) -> Command {
                 .value_name("SIZE")
                 .value_parser(value_parser!(Size))
                 .help("Memory for all tasks; by default half of what there is"),
+        )
+        .arg(
+            Arg::new("input-cache")
+                .long("input-cache")
+                .value_name("SIZE")
+                .value_parser(value_parser!(Size))
+                .default_value("32GiB")
+                .help("Disk for inputs that were fetched from a bucket, beyond what tasks read at the time"),
         )
         .arg(
             Arg::new("name")
@@ -130,7 +138,7 @@ fn unnamed(data: &Path) -> String {
 
 pub(super) fn run(program: &str, role: &str, apps: &[Entry], of: &ArgMatches) -> Result<(), Failure> {
     let data: PathBuf = of.get_one::<PathBuf>("data").cloned().unwrap_or_default();
-    let store = of.get_one::<PathBuf>("store").cloned().unwrap_or_else(|| data.join("store"));
+    let store = of.get_one::<Location>("store").cloned().unwrap_or_else(|| Location::Folder(data.join("store")));
     let listen = of.get_one::<String>("listen").cloned().unwrap_or_default();
     let advertise = of.get_one::<String>("advertise").cloned();
     let common = Common { data, store, listen: listen.clone(), advertise, insecure: of.get_flag("insecure") };
@@ -151,6 +159,7 @@ pub(super) fn run(program: &str, role: &str, apps: &[Entry], of: &ArgMatches) ->
             slots: of.get_one::<u32>("slots").copied().unwrap_or(machine),
             threads: 1,
             memory: of.get_one::<Size>("memory").map_or_else(memory::half, |size| size.0),
+            input_cache: of.get_one::<Size>("input-cache").map_or(0, |size| size.0),
         }
     });
     let build = build()?;

@@ -176,7 +176,7 @@ impl<E: Env> Inner<E> {
         plan: &Arc<wire::PlanFile>,
     ) -> Result<wire::Done, wire::Failure> {
         let all = 0..plan.objects.len() as u32;
-        let inputs = Inputs::get(&self.env, plan, all, &paths::attempt(task)).await.map_err(of_store)?;
+        let inputs = Inputs::get(&self.env, &self.inputs, plan, all).await.map_err(of_store)?;
         let (listing, parts) = (spec::listing(plan), assignment.reduces);
         let keys = self.env.offload(0, move |_| job.survey(&listing, parts, &inputs, &options)).await;
         let keys = keys.ok_or_else(panicked)?.map_err(of_engine)?;
@@ -219,7 +219,7 @@ impl<E: Env> Inner<E> {
             |r: &wire::PlannedRange| Range { object: r.object, start: r.start, end: r.start.saturating_add(r.length) };
         let ranges: Vec<Range> = planned.iter().map(range).collect();
         let numbers: Vec<u32> = ranges.iter().map(|range| range.object).collect();
-        let got = self.unless_stopped(controls, Inputs::get(&self.env, plan, numbers, &attempt)).await?;
+        let got = self.unless_stopped(controls, Inputs::get(&self.env, &self.inputs, plan, numbers)).await?;
         let inputs = got.map_err(of_store)?;
         let planned = inputs.planned();
         let bytes: u64 = ranges.iter().map(|r| r.end.saturating_sub(r.start)).sum();
