@@ -31,6 +31,10 @@ pub(crate) fn command(program: &str) -> Command {
 pub(crate) fn cat(of: &ArgMatches) -> Result<(), Failure> {
     let Some(folder) = of.get_one::<PathBuf>("folder") else { return Ok(()) };
     let manifest = manifest(folder)?;
+    if manifest.segments {
+        let text = "the segments of a job of phase map; reduce them first, with submit APP --phase reduce";
+        return Err(Failure::Output(format!("{} holds {text}", folder.display())));
+    }
     let mut out = stdout::open()?;
     let mut buffer = vec![0; BUFFER];
     for part in &manifest.parts {

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -13,15 +13,23 @@ use crate::program::{Ended, Folder, ended, until};
 struct Node {
     child: Child,
     address: String,
+    program: Program,
 }
+
+/// The program with arguments that a space divides.
+type Program = fn(&Folder, &str) -> Command;
 
 impl Node {
     /// Runs `faulty` with these arguments until it says that it is ready, and where.
     fn start(folder: &Folder, name: &str, arguments: &str) -> Self {
+        Self::start_of(Folder::faulty, folder, name, arguments)
+    }
+
+    fn start_of(program: Program, folder: &Folder, name: &str, arguments: &str) -> Self {
         let log = folder.path().join(format!("{name}.log"));
-        let mut command = folder.faulty(&format!("{arguments} --store store --data {name} --listen 127.0.0.1:0"));
+        let mut command = program(folder, &format!("{arguments} --store store --data {name} --listen 127.0.0.1:0"));
         let child = command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
-        let mut node = Self { child, address: String::new() };
+        let mut node = Self { child, address: String::new(), program };
         until(&format!("{name} to be ready"), || {
             let said = fs::read_to_string(&log).unwrap();
             assert!(node.child.try_wait().unwrap().is_none(), "{name} ended: {said}");
@@ -37,7 +45,7 @@ impl Node {
     }
 
     fn ask(&self, folder: &Folder, arguments: &[&str]) -> Ended {
-        ended(folder.faulty("").args(arguments).args(["--at", &self.address]).output().unwrap())
+        ended((self.program)(folder, "").args(arguments).args(["--at", &self.address]).output().unwrap())
     }
 
     /// Asks what must be answered.
@@ -252,5 +260,44 @@ fn a_job_follows_another() {
     ] {
         let refused = node.ask(&folder, &["submit", "faulty", "in/", "-o", "y", "--then", then]);
         assert!(refused.code == Some(2) && refused.err.contains(why), "{then}: {refused:?}");
+    }
+}
+
+/// By the program's own apps: one that groups, one that sorts, one that folds.
+#[test]
+fn two_halves_give_what_the_whole_gives() {
+    let folder = Folder::new();
+    for file in 0..3 {
+        let line = |n: usize| format!("{} {}\n", n * 31 % 977, "rye corn oats".split(' ').nth((n + file) % 3).unwrap());
+        folder.file(&format!("store/in/{file}.txt"), (0..200_000).map(line).collect::<String>());
+    }
+    let node = Node::start_of(Folder::gristmill, &folder, "data", "serve");
+    for (n, app) in ["index", "sort --key 1-3", "wordcount"].into_iter().enumerate() {
+        let words: Vec<&str> = app.split(' ').collect();
+        let mapped = format!("mapped/{n}");
+        let sizes = ["--phase", "map", "-o", &mapped, "--reducers", "3", "--map-task-size", "1MiB", "in/"];
+        let map = node.ask(&folder, &[&["submit"], &words[..], &sizes].concat());
+        assert_eq!(map.code, Some(0), "{app}: {map:?}");
+        let (from, output) = (format!("{mapped}/"), format!("out/{n}"));
+        let reduce = ["--phase", "reduce", "-o", &output, &from];
+        let reduce = node.ask(&folder, &[&["submit"], &words[..], &reduce].concat());
+        assert_eq!(reduce.code, Some(0), "{app}: {reduce:?}");
+        let local = format!("run {app} in/ --reducers 3 -q -o ../ref/{n}");
+        let local = ended(folder.gristmill(&local).current_dir(folder.path().join("store")).output().unwrap());
+        assert_eq!(local.code, Some(0), "{local:?}");
+        let [want, got] =
+            [format!("ref/{n}"), format!("store/out/{n}")].map(|output| files(&folder.path().join(output)));
+        assert!(want == got, "{app}: the halves differ from the whole");
+    }
+    let cat = folder.run("cat store/mapped/0");
+    assert!(cat.code == Some(1) && cat.err.contains("segments of a job of phase map"), "{cat:?}");
+    for (of, why) in [
+        ("submit top mapped/0/ -o no --phase reduce", "was mapped by \"index\""),
+        ("submit index out/0/ -o no --phase reduce", "is the output of a whole job"),
+        ("submit index in/ -o no --phase reduce", "has no _SUCCESS"),
+        ("submit index mapped/0/ -o no --phase reduce --reducers 4", "is divided into 3 parts, not 4"),
+    ] {
+        let refused = node.ask(&folder, &of.split(' ').collect::<Vec<_>>());
+        assert!(refused.code == Some(3) && refused.err.contains(why), "{of}: {refused:?}");
     }
 }

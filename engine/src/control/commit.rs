@@ -94,6 +94,11 @@ pub fn history(cluster: u64, job: u64) -> String {
     format!("{ROOT}/{cluster:016x}/history/{job}")
 }
 
+/// Of the file of segments that a map put into the store.
+fn file_digest(result: &super::task::Result) -> Digest {
+    Digest::try_from(&result.done.file_digest[..]).unwrap_or(result.digest)
+}
+
 /// What a decided job's output is made of. To publish it is idempotent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
@@ -142,10 +147,10 @@ impl Publication {
         let name = if segments { self::segments } else { part };
         let object = |(partition, result): (u32, &super::task::Result)| Object {
             from: name(cluster, job.id, partition, result.attempt),
-            digest: result.digest,
+            digest: if segments { file_digest(result) } else { result.digest },
             length: result.done.length,
             records: result.done.output_records,
-            bytes: result.done.output_bytes,
+            bytes: if segments { result.done.length } else { result.done.output_bytes },
             crc32c: result.done.crc32c,
         };
         let results = (0..).zip(tasks).filter_map(|(partition, facts)| Some((partition, facts.result.as_deref()?)));

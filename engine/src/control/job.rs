@@ -228,7 +228,9 @@ impl Job {
     /// What clients are told. How many tasks run is known to the leader alone.
     pub fn status(&self, cluster: u64) -> JobStatus {
         let name = |job: u64| if job == 0 { String::new() } else { job_name(cluster, job) };
-        let results = || self.reduces.iter().filter_map(|facts| facts.result.as_ref());
+        let half = self.phase() == Phase::Map;
+        let results = || if half { &self.maps } else { &self.reduces }.iter().filter_map(|facts| facts.result.as_ref());
+        let bytes = |r: &Arc<super::task::Result>| if half { r.done.length } else { r.done.output_bytes };
         JobStatus {
             id: name(self.id),
             spec: Some(JobSpec::clone(&self.spec)),
@@ -245,7 +247,7 @@ impl Job {
             retry_of: name(self.retry_of),
             next: name(self.next),
             output_records: results().map(|r| r.done.output_records).fold(0, u64::saturating_add),
-            output_bytes: results().map(|r| r.done.output_bytes).fold(0, u64::saturating_add),
+            output_bytes: results().map(bytes).fold(0, u64::saturating_add),
             bad_records: self.bad_records,
         }
     }

@@ -48,6 +48,9 @@ pub struct Manifest {
     /// The job of a cluster that it is from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
+    /// Whether the parts are segments that are yet to be reduced.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub segments: bool,
 }
 
 /// A part in the manifest.
@@ -72,6 +75,7 @@ impl Manifest {
             counters,
             bad_records,
             job: None,
+            segments: false,
         }
     }
 

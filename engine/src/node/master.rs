@@ -6,6 +6,7 @@
 
 mod api;
 mod errands;
+mod halves;
 mod told;
 
 use std::collections::BTreeMap;

@@ -6,6 +6,7 @@
 mod attempt;
 pub(crate) mod board;
 mod shuffle;
+mod stored;
 mod tasklog;
 
 use std::collections::BTreeMap;

@@ -55,6 +55,8 @@ pub struct MapOutput {
     /// long as the app's `combine` absorbs values in the same places however they are cut: as one does that compares
     /// neighbours, but not one that counts them. Where it differs, reducers begin anew.
     pub digest: Digest,
+    /// Digest of the task's file alone.
+    pub file_digest: Digest,
     /// The app's counters.
     pub counters: BTreeMap<String, u64>,
     /// Pairs emitted.
@@ -118,6 +120,7 @@ fn map_into<A: App>(
     Ok(MapOutput {
         segments,
         digest: all.finish(),
+        file_digest: segments_digest,
         counters: report.counters,
         emitted: report.emitted,
         input_bytes: report.input_bytes,

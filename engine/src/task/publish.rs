@@ -188,7 +188,8 @@ pub async fn publish<S: Store>(store: &S, decision: &Decision, call: &str) -> Re
 
 fn check(decision: &Decision) -> Result<(), Error> {
     let Decision { manifest, parts, job, .. } = decision;
-    if manifest.parts.len() == parts.len() && !parts.is_empty() && manifest.job.as_ref() == Some(job) {
+    let some = !parts.is_empty() || manifest.segments;
+    if manifest.parts.len() == parts.len() && some && manifest.job.as_ref() == Some(job) {
         return Ok(());
     }
     Err(Error::new(Kind::Corrupt, format!("the decision on job {job} is not whole; report this as a bug")))

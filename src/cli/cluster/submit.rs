@@ -57,6 +57,10 @@ struct SubmitFlags {
     #[arg(id = "job.skip-bad-records", long = "skip-bad-records", value_name = "N", default_value_t = 0)]
     #[arg(value_parser = value_parser!(u64).range(..=100_000))]
     skip_bad_records: u64,
+    /// Run one half of the job: map keeps sorted segments as the output, and reduce, with the same app and flags, makes the
+    /// parts of what such a job left
+    #[arg(id = "job.phase", long = "phase", value_name = "HALF", value_parser = ["map", "reduce"])]
+    phase: Option<String>,
     /// Of the jobs of one user the highest goes first
     #[arg(
         id = "job.priority",
@@ -155,6 +159,11 @@ fn spec(entry: &Entry, of: &ArgMatches, flags: &SubmitFlags) -> api::JobSpec {
         Some(Codec::Gzip) => api::Compression::Gzip,
         None => api::Compression::Unspecified,
     };
+    let phase = match flags.phase.as_deref() {
+        Some("map") => api::Phase::Map,
+        Some(_) => api::Phase::Reduce,
+        None => api::Phase::Unspecified,
+    };
     api::JobSpec {
         app: Some(api::App { name: entry.name().into(), arguments: arguments(entry, of), build: String::new() }),
         inputs: flags.input.clone(),
@@ -163,6 +172,7 @@ fn spec(entry: &Entry, of: &ArgMatches, flags: &SubmitFlags) -> api::JobSpec {
         map_task_bytes: flags.map_task_size.as_ref().map_or(0, |size| size.0),
         format: flags.input_format.map(|format| format.to_string()).unwrap_or_default(),
         compress: compress.into(),
+        phase: phase.into(),
         overwrite: flags.overwrite,
         skip_bad_records: flags.skip_bad_records,
         priority: flags.priority,

@@ -149,10 +149,6 @@ impl<E: MasterEnv> MasterNode<E> {
         let advice = format!("see `gristmill run {} --help`", app.name);
         let invalid = |e: String| refused(Code::Invalid, e, &advice);
         spec::options(job, 1 << 30).map_err(invalid)?;
-        if job.phase() != api::Phase::Unspecified {
-            let what = "phases cannot be run alone on a cluster yet";
-            return Err(refused(Code::Invalid, what, "leave it out, or use `gristmill run`"));
-        }
         let ours = |name: &String| name.starts_with(commit::ROOT);
         if job.inputs.iter().any(ours) || ours(&job.output) {
             return Err(refused(
@@ -278,7 +274,12 @@ impl<E: MasterEnv> MasterNode<E> {
         let status = self.job(job).await?;
         let number = self.number(job)?;
         if self.inner.state().job(number).is_some() {
-            return self.submitted(principal, Action::RetryJob(wire::RetryJob { job: number, key })).await;
+            let retry = wire::RetryJob { job: number, key: key.clone() };
+            match self.submitted(principal, Action::RetryJob(retry)).await {
+                // It was archived on the way there.
+                Err(ApiError::Refused { code: Code::NotFound, .. }) => {}
+                done => return done,
+            }
         }
         // Archived: only its history still says what it was.
         if !matches!(status.state(), api::JobState::Failed | api::JobState::Cancelled) {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use globset::GlobBuilder;
 use gristmill_proto::internal::v1 as wire;
-use gristmill_proto::v1::{JobError, job_error::Reason};
+use gristmill_proto::v1::{JobError, Phase, job_error::Reason};
 use gristmill_raft::runtime::AsyncRuntime as _;
 use prost::Message as _;
 use rand::Rng as _;
 
+use super::halves::{MOST_SEGMENTS, segments_name};
 use super::{Inner, MasterEnv};
 use crate::control::commit::{self, Publication};
 use crate::control::history;
@@ -30,11 +31,11 @@ const MOST_OBJECTS: usize = 1_000_000;
 /// What a plan takes for the memory of a task; nothing of it depends on that.
 const MEMORY: u64 = 1 << 30;
 
-fn never(reason: Reason, message: impl Into<String>, next_step: &str) -> Setback {
+pub(super) fn never(reason: Reason, message: impl Into<String>, next_step: &str) -> Setback {
     Setback::Never(JobError { reason: reason.into(), message: message.into(), next_step: next_step.into() })
 }
 
-fn later(e: store::Error) -> Setback {
+pub(super) fn later(e: store::Error) -> Setback {
     Setback::Later(e.to_string())
 }
 
@@ -46,6 +47,23 @@ fn is_hidden(below: &str) -> bool {
 impl<E: MasterEnv> Inner<E> {
     /// Lists the inputs, divides them, stores the plan.
     pub(super) async fn plan(&self, job: &Job) -> Result<Plan, Setback> {
+        let file = match job.phase() {
+            Phase::Reduce => self.plan_half(job).await?,
+            _ => self.plan_whole(job).await?,
+        };
+        if job.phase() == Phase::Map && file.maps.len() as u64 * u64::from(file.reduces) > MOST_SEGMENTS {
+            let message =
+                format!("{} map tasks of {} parts are too many segments to keep", file.maps.len(), file.reduces);
+            return Err(never(Reason::Input, message, "make map tasks larger, or give fewer reducers"));
+        }
+        let bytes = file.encode_to_vec();
+        let digest = ids::digest(&[&bytes]);
+        let name = commit::plan(self.state().cluster(), job.id, &digest);
+        objects::put(&self.env, &name, Arc::new(bytes)).await.map_err(later)?;
+        Ok(plan_of(&file, digest))
+    }
+
+    async fn plan_whole(&self, job: &Job) -> Result<wire::PlanFile, Setback> {
         let mut file = wire::PlanFile::default();
         for pattern in &job.spec.inputs {
             let found = self.list(pattern).await?;
@@ -75,11 +93,7 @@ impl<E: MasterEnv> Inner<E> {
         let task = |ranges: &Vec<Range>| wire::PlannedTask { ranges: ranges.iter().map(range).collect() };
         file.maps = divided.tasks.iter().map(task).collect();
         (file.reduces, file.survey) = (divided.parts, divided.survey);
-        let bytes = file.encode_to_vec();
-        let digest = ids::digest(&[&bytes]);
-        let name = commit::plan(self.state().cluster(), job.id, &digest);
-        objects::put(&self.env, &name, Arc::new(bytes)).await.map_err(later)?;
-        Ok(plan_of(&file, digest))
+        Ok(file)
     }
 
     /// Divides the inputs into tasks. The app's own code looks at its flags: it may panic.
@@ -135,11 +149,16 @@ impl<E: MasterEnv> Inner<E> {
     }
 
     pub(super) async fn load_plan(&self, job: &Job) -> Result<Plan, Setback> {
+        let file = self.plan_file(job).await?;
+        let digest = job.plan.as_ref().and_then(|plan| Digest::try_from(&plan.plan[..]).ok());
+        Ok(plan_of(&file, digest.unwrap_or_default()))
+    }
+
+    pub(super) async fn plan_file(&self, job: &Job) -> Result<wire::PlanFile, Setback> {
         let digest = job.plan.as_ref().and_then(|plan| Digest::try_from(&plan.plan[..]).ok());
         let digest = digest.ok_or_else(|| Setback::Later("the job has no plan".into()))?;
         let name = commit::plan(self.state().cluster(), job.id, &digest);
-        let file: wire::PlanFile = objects::message(&self.env, &name, &digest).await.map_err(later)?;
-        Ok(plan_of(&file, digest))
+        objects::message(&self.env, &name, &digest).await.map_err(later)
     }
 
     /// Stores what is known of an ended job, then deletes what its attempts left.
@@ -220,11 +239,11 @@ impl<E: MasterEnv> Inner<E> {
 
     /// What was decided, and what belongs to it beside.
     async fn decision(&self, cluster: u64, publication: &Publication) -> Result<publish::Decision, Setback> {
-        let Publication { job, output, overwrite, app, counters, compress, objects, bad, .. } = publication;
+        let Publication { job, output, overwrite, app, counters, compress, objects, bad, segments } = publication;
         let unnamed = |e: store::Error| never(Reason::Output, e.to_string(), "");
         let compress = spec::compression(*compress);
         let part = |(n, object): (usize, &commit::Object)| PartEntry {
-            name: part_name(n, compress),
+            name: if *segments { segments_name(n) } else { part_name(n, compress) },
             summary: PartSummary { records: object.records, bytes: object.bytes, crc32c: object.crc32c },
         };
         let parts = objects.iter().enumerate().map(part).collect();
@@ -240,10 +259,14 @@ impl<E: MasterEnv> Inner<E> {
             let bytes = objects::whole(&self.env, name.as_str()).await.map_err(later)?;
             files.push((name.as_str()[prefix.len()..].to_string(), bytes));
         }
+        if *segments {
+            files.push(self.index_of(publication).await?);
+        }
         let kept = self.wholes(&bad.0).await?;
         files.extend(task::bad_records(kept.iter().map(Vec::as_slice)));
         let manifest = Manifest::new(app, parts, counters.clone(), bad.1);
-        let manifest = Manifest { job: Some(ids::job_name(cluster, *job)), ..manifest };
+        let (job_name, segments) = (Some(ids::job_name(cluster, *job)), *segments);
+        let manifest = Manifest { job: job_name, segments, ..manifest };
         Ok(publish::Decision {
             cluster: format!("{cluster:016x}"),
             job: ids::job_name(cluster, *job),
@@ -269,6 +292,7 @@ fn plan_of(file: &wire::PlanFile, digest: Digest) -> Plan {
         }
     };
     let maps = file.maps.iter().map(|task| task.ranges.iter().map(range).collect()).collect();
-    let input_bytes = file.objects.iter().fold(0u64, |sum, object| sum.saturating_add(object.size));
+    let stored = file.segments.iter().flat_map(|segments| &segments.slots).map(|slot| slot.length);
+    let input_bytes = file.objects.iter().map(|object| object.size).chain(stored).fold(0, u64::saturating_add);
     Plan { digest, maps, reduces: file.reduces, survey: file.survey, input_bytes }
 }

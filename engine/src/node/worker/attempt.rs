@@ -26,7 +26,7 @@ use crate::scratch;
 use crate::store;
 use crate::task::{MapTask, Range, ReduceTask};
 
-fn failure(cause: Cause, message: impl ToString) -> wire::Failure {
+pub(super) fn failure(cause: Cause, message: impl ToString) -> wire::Failure {
     let mut message = message.to_string();
     if message.len() > ERROR_BYTES {
         let end = (0..=ERROR_BYTES).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
@@ -36,12 +36,12 @@ fn failure(cause: Cause, message: impl ToString) -> wire::Failure {
 }
 
 /// Of the store: worth another try elsewhere, unless the inputs are not what was planned.
-fn of_store(e: store::Error) -> wire::Failure {
+pub(super) fn of_store(e: store::Error) -> wire::Failure {
     let cause = if e.kind == store::Kind::Changed { Cause::InputChanged } else { Cause::Worker };
     failure(cause, e)
 }
 
-fn of_scratch(e: scratch::Error) -> wire::Failure {
+pub(super) fn of_scratch(e: scratch::Error) -> wire::Failure {
     failure(Cause::Worker, e)
 }
 
@@ -124,7 +124,7 @@ impl<E: Env> Inner<E> {
                 self.unless_stopped(controls, self.survey(assignment, task, job, options, &plan)).await?
             }
             Kind::Map(map) => self.map(assignment, (task, map), (job, options), &plan, controls).await,
-            Kind::Reduce(_) => self.reduce(assignment, task, (job, options), &plan, controls).await,
+            Kind::Reduce(half) => self.reduce(assignment, (task, half), (job, options), &plan, controls).await,
         }
     }
 
@@ -263,6 +263,7 @@ impl<E: Env> Inner<E> {
             output_records: made.segments.iter().map(|s| s.records).sum(),
             counters: counters(made.counters),
             bad_records,
+            file_digest: if map.store_segments { made.file_digest.0.to_vec().into() } else { Default::default() },
             ..Default::default()
         })
     }
@@ -278,16 +279,20 @@ impl<E: Env> Inner<E> {
     async fn reduce(
         &self,
         assignment: &wire::Assignment,
-        task: &wire::Task,
+        (task, half): (&wire::Task, &wire::ReduceTask),
         (job, options): (Box<dyn Job>, Options),
         plan: &Arc<wire::PlanFile>,
         controls: &Controls,
     ) -> Result<wire::Done, wire::Failure> {
-        let gathered = self.unless_stopped(controls, self.gather(assignment, controls)).await?;
-        let segments = gathered.map_err(|short| match short {
-            Short::Stopped => failure(Cause::Returned, "the attempt was stopped"),
-            Short::Disk(e) => failure(Cause::Worker, e),
-        })?;
+        let segments = if half.from_manifest {
+            self.unless_stopped(controls, self.gather_stored(task, plan, controls)).await??
+        } else {
+            let gathered = self.unless_stopped(controls, self.gather(assignment, controls)).await?;
+            gathered.map_err(|short| match short {
+                Short::Stopped => failure(Cause::Returned, "the attempt was stopped"),
+                Short::Disk(e) => failure(Cause::Worker, e),
+            })?
+        };
         let attempt = paths::attempt(task);
         let file = format!("{attempt}part");
         let names: Vec<String> = plan.objects.iter().map(|object| object.name.clone()).collect();
