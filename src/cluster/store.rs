@@ -130,7 +130,10 @@ impl Shared {
             Location::Folder(path) => {
                 std::fs::create_dir_all(path)
                     .map_err(|e| Error::new(Kind::Denied, format!("cannot use the store {}: {e}", path.display())))?;
-                Ok(Self::Folder(Folder::new(path, true)))
+                let folder = Folder::new(path, true);
+                // What writers left that died is of no use to anybody.
+                folder.clean()?;
+                Ok(Self::Folder(folder))
             }
             #[cfg(feature = "objects")]
             Location::Bucket { .. } => {

@@ -186,9 +186,11 @@ fn a_node_has_its_folder_for_itself_and_an_address_that_can_be_reached() {
         refused.says(told);
         assert_ne!(refused.ended(), Some(0), "{arguments}");
     }
+    let dead = folder.file("other/store/.gristmill-tmp/dead", "half of an obj");
     let arguments = "serve --data other --listen 0.0.0.0:0 --advertise localhost:0 --insecure";
     let mut other = Node::spawn(&folder, "other", arguments);
     other.says("serve at localhost:");
+    assert!(!dead.exists(), "what a writer left that died");
     folder.file("other/store/in/a.txt", "corn and rye\n");
     let said = fs::read_to_string(&other.log).unwrap();
     let at = said.split_once(" at ").unwrap().1.split_once(' ').unwrap().0.to_string();
