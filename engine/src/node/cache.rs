@@ -5,6 +5,7 @@
 //! read stays, even beyond the limit.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gristmill_proto::internal::v1 as wire;
@@ -41,7 +42,22 @@ struct Entry {
     file: String,
     used: u64,
     /// None: it is on its way.
-    mapping: Option<Arc<dyn Mapping>>,
+    mapping: Option<Arc<Counted>>,
+}
+
+/// A mapping that is counted here alone: scratch may keep one of its own.
+struct Counted(Arc<dyn Mapping>);
+
+impl Mapping for Counted {
+    fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+    fn is_intact(&self) -> bool {
+        self.0.is_intact()
+    }
+    fn release(&self, range: Range<usize>) {
+        self.0.release(range);
+    }
 }
 
 impl Kept {
@@ -160,6 +176,7 @@ impl<Rt: AsyncRuntime> Cache<Rt> {
     ) -> Result<Arc<dyn Mapping>, Error> {
         objects::unchanged(env, name, object).await?;
         let mapping = patiently::<Rt, _, _>(|| write(env, name, object.size, &fetching.file)).await?;
+        let mapping = Arc::new(Counted(mapping));
         // What was read was of one version if it is the same still.
         objects::unchanged(env, name, object).await?;
         let mut kept = self.kept();
@@ -192,7 +209,6 @@ async fn remove<E: Env>(env: &E, files: Vec<String>) {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Range;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use std::time::Duration;
@@ -209,9 +225,9 @@ mod tests {
     use crate::store::{Memory, Meta, Page, Publish, Store, Version};
 
     /// A store that counts reads, and waits in each.
-    struct Counted(Memory, AtomicUsize);
+    struct Reads(Memory, AtomicUsize);
 
-    impl Store for Counted {
+    impl Store for Reads {
         async fn head(&self, name: &Name) -> Result<Meta, Error> {
             self.0.head(name).await
         }
@@ -245,7 +261,7 @@ mod tests {
 
     /// A world with a store and a disk, and nobody else.
     #[derive(Clone)]
-    struct World(Arc<(Counted, Arc<dyn Scratch>, Apps)>);
+    struct World(Arc<(Reads, Arc<dyn Scratch>, Apps)>);
 
     #[derive(Clone)]
     struct Nobody;
@@ -268,11 +284,11 @@ mod tests {
     impl Env for World {
         type Rt = TokioRuntime;
         type Net = Nobody;
-        type Store = Counted;
+        type Store = Reads;
         fn net(&self) -> &Nobody {
             &Nobody
         }
-        fn store(&self) -> &Counted {
+        fn store(&self) -> &Reads {
             &self.0.0
         }
         fn scratch(&self) -> &Arc<dyn Scratch> {
@@ -302,7 +318,7 @@ mod tests {
 
     /// A world whose store has objects that are called as they read.
     async fn world(disk: Disk, names: &[&str]) -> (World, Vec<wire::PlannedObject>) {
-        let store = Counted(Memory::new(Publish::Copy), AtomicUsize::new(0));
+        let store = Reads(Memory::new(Publish::Copy), AtomicUsize::new(0));
         let mut planned = Vec::new();
         for name in names {
             let at = &Name::new(*name).unwrap();
