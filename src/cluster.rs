@@ -14,7 +14,10 @@ pub mod boot;
 pub mod channels;
 pub mod connector;
 pub mod data;
+#[cfg(feature = "failpoints")]
+mod failpoint;
 pub mod folder;
+mod level;
 pub mod listener;
 pub mod peers;
 mod raw;

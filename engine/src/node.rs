@@ -7,6 +7,7 @@ pub mod master;
 mod masters;
 mod objects;
 mod paths;
+pub mod point;
 mod replica;
 pub mod rpc;
 mod signal;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gristmill_engine::control::master::Config;
-use gristmill_engine::node::env::{Apps, Note};
+use gristmill_engine::node::env::{Apps, Env as _, Note};
 use gristmill_engine::node::master::{self, MasterNode};
 use gristmill_engine::node::worker::{self, Worker};
 use gristmill_engine::scratch;
@@ -26,7 +26,7 @@ use super::services::{Master, Shelf};
 use super::store::{Location, Shared};
 use super::transport::Transport;
 use super::world::World;
-use super::{address, admin, peers};
+use super::{address, admin, level, peers};
 
 /// How long a cluster may take to take a new master in.
 const JOIN_WITHIN: Duration = Duration::from_secs(60);
@@ -401,6 +401,7 @@ async fn start_master(
         Data::new(shared.clone(), &uploads).map_err(|source| folder::Error::Unusable { path: uploads, source })?;
     let transport = Transport::new(channels.clone());
     let options = master::Options { log: log.clone(), leader: Config::default() };
+    let level = world.level();
     let node = MasterNode::start(world, options, disks, |_| transport).await?;
     // What it was to do may have been done before it could write that down.
     let metrics = node.log().metrics();
@@ -414,6 +415,7 @@ async fn start_master(
         .add_service(workers)
         .add_service(jobs)
         .add_service(cluster)
-        .add_service(files.service());
+        .add_service(files.service())
+        .add_service(level::service(level));
     Ok((node, found))
 }

@@ -114,6 +114,16 @@ impl Env for World {
     fn note(&self, note: Note) {
         (self.0.notes)(note);
     }
+
+    #[cfg(feature = "failpoints")]
+    fn level(&self) -> u32 {
+        super::failpoint::level()
+    }
+
+    #[cfg(feature = "failpoints")]
+    fn reached(&self, point: gristmill_engine::node::point::Point) {
+        super::failpoint::reached(point);
+    }
 }
 
 impl MasterEnv for World {

@@ -144,16 +144,24 @@ impl Running {
     }
 
     /// Waits for its end while its standard input stays open.
-    pub(crate) fn wait_unfed(mut self) -> Ended {
+    pub(crate) fn wait_unfed(self) -> Ended {
+        self.wait_within(PATIENCE).expect("waited in vain for the program to end")
+    }
+
+    /// Waits for its end, and kills it after so long.
+    pub(crate) fn wait_within(mut self, within: Duration) -> Option<Ended> {
         let (out, err) = (self.child.stdout.take(), self.child.stderr.take());
         let (out, err) = (std::thread::spawn(|| read(out)), std::thread::spawn(|| read(err)));
-        let mut status = None;
-        until("the program to end", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        let code = status.and_then(|s| s.code().or_else(|| s.signal().map(|n| -n)));
-        Ended { code, out: out.join().unwrap(), err: err.join().unwrap() }
+        let begun = Instant::now();
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if begun.elapsed() >= within => return None,
+                None => std::thread::sleep(Duration::from_millis(2)),
+            }
+        };
+        let code = status.code().or_else(|| status.signal().map(|n| -n));
+        Some(Ended { code, out: out.join().unwrap(), err: err.join().unwrap() })
     }
 }
 

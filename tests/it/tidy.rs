@@ -87,3 +87,31 @@ fn dependencies_point_one_way() {
         }
     }
 }
+
+/// What makes nodes die on purpose is in the program that tests run, and in no other.
+#[test]
+fn failpoints_are_in_no_release() {
+    let features = |kinds: &str| {
+        let cargo = std::env::var("CARGO").unwrap_or("cargo".into());
+        let mut command = Command::new(cargo);
+        command.args([
+            "tree",
+            "--locked",
+            "--offline",
+            "-p",
+            "gristmill",
+            "-e",
+            kinds,
+            "-f",
+            "{p} {f}",
+            "--depth",
+            "0",
+        ]);
+        let tree = command.current_dir(root()).output().unwrap();
+        assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+        String::from_utf8(tree.stdout).unwrap()
+    };
+    let (released, tested) = (features("normal"), features("normal,dev"));
+    assert!(released.contains("cluster") && !released.contains("failpoints"), "{released}");
+    assert!(tested.contains("failpoints"), "{tested}");
+}

@@ -92,11 +92,11 @@ impl State {
     /// [`Halt`]: this build does not understand the command. The state is as before and must not be used any more.
     pub fn apply(&mut self, index: u64, command: &[u8]) -> Result<Applied, Halt> {
         let command = wire::Command::decode(command).map_err(|_| Halt::Unknown { index })?;
-        if command.level > limits::LEVEL {
+        if command.level > self.understands.0 {
             return Err(Halt::Level { index, level: command.level });
         }
         let action = command.action.ok_or(Halt::Unknown { index })?;
-        understood(index, &action)?;
+        understood(index, &action, self.understands.0)?;
         self.now_ms = self.now_ms.max(command.now_ms);
         self.applied = index;
         let principal = super::task::cut(command.principal, limits::SHORT_NAME_BYTES).into();
@@ -143,12 +143,12 @@ impl State {
 }
 
 /// Whether all of a command is known to this build.
-fn understood(index: u64, action: &Action) -> Result<(), Halt> {
+fn understood(index: u64, action: &Action, up_to: u32) -> Result<(), Halt> {
     let known = match action {
         Action::TaskChanges(changes) => changes.changes.iter().all(|change| change.what.is_some()),
         Action::InitCluster(wire::InitCluster { level, .. }) | Action::RaiseLevel(wire::RaiseLevel { level }) => {
             let level = *level;
-            return if level > limits::LEVEL { Err(Halt::Level { index, level }) } else { Ok(()) };
+            return if level > up_to { Err(Halt::Level { index, level }) } else { Ok(()) };
         }
         _ => true,
     };

@@ -108,7 +108,7 @@ impl State {
         }
         match kind {
             Kind::Head(head) => {
-                if head.level > super::limits::LEVEL {
+                if head.level > self.understands.0 {
                     return Err(Damage::Level(head.level));
                 }
                 self.level = head.level;

@@ -154,7 +154,15 @@ impl State {
     /// # Errors
     /// [`Damage`]: it is not whole, or of a later release.
     pub fn restore(snapshot: &mut dyn io::Read) -> Result<Self, Damage> {
-        let mut state = Self::default();
+        Self::default().restored(snapshot)
+    }
+
+    /// As [`State::restore`], by the build of this state.
+    ///
+    /// # Errors
+    /// As [`State::restore`].
+    pub fn restored(&self, snapshot: &mut dyn io::Read) -> Result<Self, Damage> {
+        let mut state = Self::understanding(self.understands.0);
         let (mut last, mut records) = (None, 0);
         let mut bytes = Vec::new();
         loop {

@@ -27,6 +27,8 @@ pub struct State {
     pub(super) archive: OrdMap<u64, Arc<wire::ArchiveRecord>>,
     pub(super) keys: OrdMap<Digest, Key>,
     pub(super) drained: OrdMap<u64, Arc<str>>,
+    /// What this build understands: no part of what replicas share.
+    pub(super) understands: Understands,
     // What follows is derived from the above.
     /// Keys by age.
     pub(super) key_ages: OrdSet<(u64, Digest)>,
@@ -36,6 +38,16 @@ pub struct State {
     /// Numbers of jobs that have not ended.
     pub(super) live_of_user: OrdMap<Arc<str>, u32>,
     pub(super) worker_names: OrdMap<Arc<str>, u64>,
+}
+
+/// A feature level up to which commands are understood.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Understands(pub(super) u32);
+
+impl Default for Understands {
+    fn default() -> Self {
+        Self(limits::LEVEL)
+    }
 }
 
 /// A key that a submission came with.
@@ -58,6 +70,11 @@ pub enum Settled {
 }
 
 impl State {
+    /// The one before the first command, of a build that understands commands up to this feature level.
+    pub fn understanding(level: u32) -> Self {
+        Self { understands: Understands(level), ..Self::default() }
+    }
+
     /// The cluster's id; 0 before the first command.
     pub fn cluster(&self) -> u64 {
         self.cluster

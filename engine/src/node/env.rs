@@ -10,7 +10,9 @@ use clap::Command;
 use gristmill_proto::internal::v1 as proto;
 use gristmill_raft::runtime::AsyncRuntime;
 
+use super::point::Point;
 use super::rpc::Net;
+use crate::control::limits::LEVEL;
 use crate::exec::Exec;
 use crate::job::Job;
 use crate::registry::Entry;
@@ -57,6 +59,14 @@ pub trait Env: Clone + Send + Sync + 'static {
 
     /// Something happened that an operator may want to see.
     fn note(&self, note: Note);
+
+    /// The feature level up to which this node understands commands.
+    fn level(&self) -> u32 {
+        LEVEL
+    }
+
+    /// The node is at this point of its work. A world that wants it to die there does not return.
+    fn reached(&self, _: Point) {}
 }
 
 /// What happens on a node beyond its duties.

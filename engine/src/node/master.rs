@@ -7,6 +7,7 @@
 mod api;
 mod errands;
 mod halves;
+mod level;
 mod told;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use futures_channel::oneshot;
 use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::internal::v1::reply::Outcome;
+use gristmill_proto::internal::v1::task_report::End;
 use gristmill_raft::node::Disks;
 use gristmill_raft::runtime::{AsyncRuntime, Select2};
 use gristmill_raft::{Identity, Node};
@@ -27,6 +29,7 @@ pub use told::LogReader;
 
 use super::clock;
 use super::env::{Env, Note};
+use super::point::Point;
 use super::replica::{News, Replica};
 use super::rpc::CallError;
 use super::signal::Signal;
@@ -100,7 +103,7 @@ impl<E: MasterEnv> MasterNode<E> {
         net: impl FnOnce(Identity) -> <E::Log as gristmill_raft::Env>::Net,
     ) -> Result<Self, gristmill_raft::Error> {
         let news: Arc<News<E::Rt>> = Arc::default();
-        let log = Node::start(disks, net, Replica::new(news.clone()), &options.log).await?;
+        let log = Node::start(disks, net, Replica::new(news.clone(), env.level()), &options.log).await?;
         let begun = clock::now::<E::Rt>();
         let (leading, next_reign, changed, stop) = Default::default();
         Ok(Self { inner: Arc::new(Inner { env, log, news, options, begun, leading, next_reign, changed, stop }) })
@@ -114,6 +117,7 @@ impl<E: MasterEnv> MasterNode<E> {
     /// Leads whenever the log says so, until the node ends. Gives why it ended.
     pub async fn run(&self) -> String {
         let inner = &self.inner;
+        drop(E::Rt::spawn(inner.clone().keep_level()));
         let mut applied = inner.news.applied.listen();
         let mut stop = inner.stop.listen();
         let mut watch = inner.log.watch();
@@ -193,6 +197,7 @@ impl<E: MasterEnv> MasterNode<E> {
             }
         }
         let closed = Closed { node: self, incarnation, sequence };
+        self.inner.reached_by(&poll);
         self.inner.tell(Input::Poll(poll));
         let answer = answered.await.map_err(|_| self.inner.not_leader());
         std::mem::forget(closed);
@@ -339,7 +344,10 @@ impl<E: MasterEnv> Inner<E> {
         for effect in effects {
             let node = self.clone();
             match effect {
-                Effect::Answer { incarnation, answer } => self.answer(incarnation, answer),
+                Effect::Answer { incarnation, answer } => {
+                    self.reached_with(&answer);
+                    self.answer(incarnation, answer);
+                }
                 Effect::StepDown => self.step_down(),
                 Effect::Propose { ticket, command } => {
                     drop(E::Rt::spawn(async move { node.propose_for_leader(ticket, command).await }));
@@ -386,6 +394,26 @@ impl<E: MasterEnv> Inner<E> {
             }
             node.tell(input(result));
         }));
+    }
+
+    fn reached_by(&self, poll: &wire::Poll) {
+        for report in poll.reports.iter().filter(|report| matches!(report.end, Some(End::Done(_)))) {
+            match report.task.map(|task| task.stage()) {
+                Some(wire::Stage::Map) => self.env.reached(Point::MapReported),
+                Some(wire::Stage::Reduce) => self.env.reached(Point::ReduceReported),
+                _ => {}
+            }
+        }
+    }
+
+    fn reached_with(&self, answer: &wire::PollAnswer) {
+        for assignment in &answer.assignments {
+            match assignment.task.map(|task| task.stage()) {
+                Some(wire::Stage::Map) => self.env.reached(Point::MapAssigned),
+                Some(wire::Stage::Reduce) => self.env.reached(Point::ReduceAssigned),
+                _ => {}
+            }
+        }
     }
 
     fn answer(&self, incarnation: u64, answer: wire::PollAnswer) {

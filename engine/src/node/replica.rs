@@ -66,8 +66,9 @@ pub struct Replica<Rt: AsyncRuntime> {
 }
 
 impl<Rt: AsyncRuntime> Replica<Rt> {
-    pub(crate) fn new(news: Arc<News<Rt>>) -> Self {
-        Self { state: State::default(), news }
+    /// Of a build that understands commands up to this feature level.
+    pub(crate) fn new(news: Arc<News<Rt>>, level: u32) -> Self {
+        Self { state: State::understanding(level), news }
     }
 }
 
@@ -85,7 +86,7 @@ impl<Rt: AsyncRuntime> StateMachine for Replica<Rt> {
     }
 
     fn restore(&mut self, snapshot: &mut dyn io::Read) -> io::Result<()> {
-        self.state = State::restore(snapshot).map_err(io::Error::other)?;
+        self.state = self.state.restored(snapshot).map_err(io::Error::other)?;
         self.news.lose_track();
         Ok(())
     }

@@ -22,6 +22,8 @@ pub enum Method {
     Poll,
     /// Segments from a worker, a stream.
     Fetch,
+    /// Which feature level a master understands.
+    Level,
 }
 
 impl Method {
@@ -31,6 +33,7 @@ impl Method {
             Self::Register => "/gristmill.internal.v1.Workers/Register",
             Self::Poll => "/gristmill.internal.v1.Workers/Poll",
             Self::Fetch => "/gristmill.internal.v1.Segments/Fetch",
+            Self::Level => "/gristmill.internal.v1.Masters/Level",
         }
     }
 }

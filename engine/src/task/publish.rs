@@ -165,6 +165,19 @@ fn encoded(manifest: &Manifest) -> Result<Vec<u8>, Error> {
 /// [`Kind::Retryable`]: call again, with another `call`. [`Kind::AlreadyExists`] and [`Kind::Denied`]: something else is at
 /// the output's place. [`Kind::NotFound`]: the job has ended.
 pub async fn publish<S: Store>(store: &S, decision: &Decision, call: &str) -> Result<(), Error> {
+    publish_stepwise(store, decision, call, |_| {}).await
+}
+
+/// As [`publish`], and says each step before it is taken.
+///
+/// # Errors
+/// As [`publish`].
+pub async fn publish_stepwise<S: Store>(
+    store: &S,
+    decision: &Decision,
+    call: &str,
+    before: impl Fn(&Step),
+) -> Result<(), Error> {
     check(decision)?;
     if is_published(store, decision).await? {
         return finish_replacing(store, decision).await;
@@ -174,6 +187,7 @@ pub async fn publish<S: Store>(store: &S, decision: &Decision, call: &str) -> Re
         false => Replaced::new(),
     };
     for step in steps(decision, store.publish(), call, &replaced)? {
+        before(&step);
         if let Err(e) = run(store, &step).await {
             // Perhaps another has been quicker.
             let settled = matches!(e.kind, Kind::NotFound | Kind::AlreadyExists | Kind::Changed);

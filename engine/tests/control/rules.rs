@@ -261,9 +261,9 @@ fn a_job_of_too_many_bad_records_fails_and_one_of_few_does_not() {
     }
 }
 
-#[test]
-fn a_straggler_gets_a_second_attempt_elsewhere_and_the_first_end_counts() {
-    let (mut world, job) = started(2, 2, "maps=4 parts=1");
+/// A job of four maps of which one takes much longer than the others, and that one.
+fn straggling(flags: &str) -> (World, u64, u32) {
+    let (mut world, job) = started(2, 2, flags);
     let slow = world.workers[1].tasks.values().next().unwrap().task.partition;
     pass(&mut world, 100, &[0, 1]);
     finish_all(&mut world, 0);
@@ -272,6 +272,18 @@ fn a_straggler_gets_a_second_attempt_elsewhere_and_the_first_end_counts() {
     settle(&mut world);
     assert_eq!(world.task(job, Stage::Map, slow).len(), 1);
     pass(&mut world, 600, &[0, 1]);
+    (world, job, slow)
+}
+
+#[test]
+fn a_job_without_backups_waits_for_its_stragglers() {
+    let (world, job, slow) = straggling("maps=4 parts=1 no-backups");
+    assert_eq!(world.task(job, Stage::Map, slow).len(), 1);
+}
+
+#[test]
+fn a_straggler_gets_a_second_attempt_elsewhere_and_the_first_end_counts() {
+    let (mut world, job, slow) = straggling("maps=4 parts=1");
     let attempts = world.task(job, Stage::Map, slow);
     assert_eq!(attempts.len(), 2, "it takes much longer than others");
     assert_ne!(attempts[0].1, attempts[1].1);

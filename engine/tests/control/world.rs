@@ -46,7 +46,8 @@ pub fn config() -> Config {
 pub fn spec(output: &str, flags: &str) -> JobSpec {
     let arguments = flags.split(' ').map(Into::into).collect();
     let app = Some(App { name: "words".into(), arguments, build: String::new() });
-    JobSpec { app, inputs: vec!["in/".into()], output: output.into(), ..JobSpec::default() }
+    let no_backups = flags.contains("no-backups");
+    JobSpec { app, inputs: vec!["in/".into()], output: output.into(), no_backups, ..JobSpec::default() }
 }
 
 pub struct World {

@@ -79,6 +79,9 @@ struct SubmitFlags {
     /// this one's output unless it names its own. May be given again for a job after that one
     #[arg(id = "job.then", long = "then", value_name = "JOB")]
     then: Vec<String>,
+    /// Never run a task a second time because it takes much longer than others
+    #[arg(id = "job.no-backups", long = "no-backups")]
+    no_backups: bool,
     /// Names this submission: with the same key the same job is submitted once
     #[arg(id = "job.submission-key", long = "submission-key", value_name = "KEY")]
     submission_key: Option<String>,
@@ -177,6 +180,7 @@ fn spec(entry: &Entry, of: &ArgMatches, flags: &SubmitFlags) -> api::JobSpec {
         skip_bad_records: flags.skip_bad_records,
         priority: flags.priority,
         max_attempts: flags.max_attempts.unwrap_or(0),
+        no_backups: flags.no_backups,
         ..Default::default()
     }
 }

@@ -59,7 +59,7 @@ impl Master {
     }
 
     fn tick_stragglers(&mut self, job: u64) {
-        let Some(run) = self.runs.get(&job) else { return };
+        let Some(run) = self.runs.get(&job).filter(|run| !run.job.spec.no_backups) else { return };
         let found = backup::stragglers(run, &self.attempts, &self.config.backups, self.now.mono);
         if let Some(run) = self.runs.get_mut(&job) {
             run.stragglers = found;

@@ -19,7 +19,7 @@ use super::{MasterEnv, MasterNode};
 use crate::control::commit;
 use crate::control::ids::{job_name, job_of_name};
 use crate::control::job::Job;
-use crate::control::limits;
+use crate::node::point::Point;
 use crate::node::rpc::CallError;
 use crate::node::spec;
 
@@ -108,7 +108,7 @@ impl<E: MasterEnv> MasterNode<E> {
     /// # Errors
     /// That this master does not lead, or that the outcome is not known.
     pub async fn init(&self, cluster: u64) -> Result<(), ApiError> {
-        let init = wire::InitCluster { cluster, level: limits::LEVEL };
+        let init = wire::InitCluster { cluster, level: self.inner.env.level() };
         self.inner.propose("system", Action::InitCluster(init)).await?;
         Ok(())
     }
@@ -171,6 +171,7 @@ impl<E: MasterEnv> MasterNode<E> {
     async fn submitted(&self, principal: &str, action: Action) -> Result<api::SubmitResponse, ApiError> {
         match self.inner.propose(principal, action).await? {
             Outcome::Submitted(done) => {
+                self.inner.env.reached(Point::Submitted);
                 let job = job_name(self.inner.state().cluster(), done.job);
                 Ok(api::SubmitResponse { job, existed: done.already })
             }

@@ -21,6 +21,7 @@ use crate::control::master::{Plan, Setback};
 use crate::data::commit::{Manifest, PartEntry, part_name};
 use crate::data::output::PartSummary;
 use crate::node::env::Note;
+use crate::node::point::Point;
 use crate::node::{objects, spec};
 use crate::store::{self, Kind, Name, Store as _};
 use crate::task::plan::TASK_BYTES;
@@ -47,6 +48,7 @@ fn is_hidden(below: &str) -> bool {
 impl<E: MasterEnv> Inner<E> {
     /// Lists the inputs, divides them, stores the plan.
     pub(super) async fn plan(&self, job: &Job) -> Result<Plan, Setback> {
+        self.env.reached(Point::Planning);
         let file = match job.phase() {
             Phase::Reduce => self.plan_half(job).await?,
             _ => self.plan_whole(job).await?,
@@ -60,6 +62,7 @@ impl<E: MasterEnv> Inner<E> {
         let digest = ids::digest(&[&bytes]);
         let name = commit::plan(self.state().cluster(), job.id, &digest);
         objects::put(&self.env, &name, Arc::new(bytes)).await.map_err(later)?;
+        self.env.reached(Point::PlanStored);
         Ok(plan_of(&file, digest))
     }
 
@@ -168,9 +171,11 @@ impl<E: MasterEnv> Inner<E> {
         let history = wire::HistoryFile { status, events }.encode_to_vec();
         let digest = ids::digest(&[&history]);
         objects::put(&self.env, &commit::history(cluster, job.id), Arc::new(history)).await.map_err(later)?;
+        self.env.reached(Point::HistoryStored);
         let (cluster, id) = (format!("{cluster:016x}"), ids::job_name(cluster, job.id));
         let store = self.env.store();
         objects::patiently::<E::Rt, _, _>(|| publish::clear(store, &cluster, &id)).await.map_err(later)?;
+        self.env.reached(Point::Cleared);
         Ok(digest)
     }
 
@@ -225,10 +230,16 @@ impl<E: MasterEnv> Inner<E> {
 
     /// Makes a decided output visible.
     pub(super) async fn publish(&self, publication: &Publication) -> Result<(), Setback> {
+        self.env.reached(Point::Publishing);
         let cluster = self.state().cluster();
         let decision = self.decision(cluster, publication).await?;
         let call = format!("{:016x}", E::Rt::thread_rng().next_u64());
-        publish::publish(self.env.store(), &decision, &call).await.map_err(|e| match e.kind {
+        let before = |step: &publish::Step| self.env.reached(Point::before(step));
+        let published = publish::publish_stepwise(self.env.store(), &decision, &call, before).await;
+        if published.is_ok() {
+            self.env.reached(Point::Published);
+        }
+        published.map_err(|e| match e.kind {
             Kind::AlreadyExists | Kind::Denied => {
                 let advice = "submit the job again with another output, or with --overwrite";
                 never(Reason::Output, format!("the output cannot be published: {e}"), advice)

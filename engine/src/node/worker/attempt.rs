@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::job::{Context, Job, Observer, Options, Phase};
 use crate::node::env::Env;
 use crate::node::objects::{self, Inputs};
+use crate::node::point::Point;
 use crate::node::{spec, spool};
 use crate::scratch;
 use crate::store;
@@ -252,6 +253,7 @@ impl<E: Env> Inner<E> {
         let index = wire::SegmentIndex { slots: made.segments.iter().map(slot).collect(), bad_records };
         objects::all_unchanged(&self.env, &planned).await.map_err(of_store)?;
         spool::write(&self.env, paths::index(&attempt), index.encode_to_vec()).await.map_err(of_scratch)?;
+        self.env.reached(Point::Mapped);
         if map.store_segments {
             let stored = self.store_segments(assignment.cluster, task).await;
             stored.map_err(|e| failure(Cause::Worker, e))?;
@@ -293,6 +295,7 @@ impl<E: Env> Inner<E> {
                 Short::Disk(e) => failure(Cause::Worker, e),
             })?
         };
+        self.env.reached(Point::Fetched);
         let attempt = paths::attempt(task);
         let file = format!("{attempt}part");
         let names: Vec<String> = plan.objects.iter().map(|object| object.name.clone()).collect();
@@ -316,6 +319,7 @@ impl<E: Env> Inner<E> {
         }
         let bytes = spool::map(&self.env, file).await.map_err(of_scratch)?;
         objects::put(&self.env, &name, bytes).await.map_err(of_store)?;
+        self.env.reached(Point::Uploaded);
         self.remove(attempt).await;
         Ok(wire::Done {
             digest: made.digest.0.to_vec().into(),
