@@ -13,7 +13,9 @@ fn main() -> io::Result<()> {
     files.sort();
     let descriptors = protox::compile(&files, ["."]).map_err(io::Error::other)?;
     let out = env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
-    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    let mut public = descriptors.clone();
+    public.file.retain(|file| file.package() == "gristmill.v1");
+    fs::write(out.join("descriptors.bin"), public.encode_to_vec())?;
     let grpc = env::var_os("CARGO_FEATURE_GRPC").is_some();
     tonic_prost_build::configure()
         .build_client(grpc)

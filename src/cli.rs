@@ -26,6 +26,7 @@ mod sizes;
 mod stdout;
 mod tree;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -63,7 +64,10 @@ fn program() -> String {
 
 fn commanded(program: &str, all: &[Entry]) -> Result<(), Failure> {
     let mut command = tree::command(program, all)?;
-    let matches = command.clone().try_get_matches().map_err(|e| of_app(program, all, e))?;
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    #[cfg(feature = "cluster")]
+    let arguments = cluster::of_context(arguments);
+    let matches = command.clone().try_get_matches_from(arguments).map_err(|e| of_app(program, all, e))?;
     match matches.subcommand() {
         Some(("run", of)) => app_of(all, of).map_or(Ok(()), |(entry, flags)| run::run(program, entry, flags)),
         Some(("cat", of)) => cat::cat(of),

@@ -1,9 +1,10 @@
 //! The cluster's network: gRPC between nodes, and the services of one node on one listener.
 //!
-//! `connector` opens connections and is the place for TLS, `address` refuses what must not leave the machine in the plain,
+//! `connector` opens connections, `wire` makes them TLS, `address` refuses what must not leave the machine in the plain,
 //! `channels` keeps a few connections to every peer, `answer` gives calls a deadline and says what a failure means,
-//! `store` is what the nodes share, `data` the service of its files, `transport` is the replicated log's network, `peers` and `admin` are services of a node, `listener` serves them all.
-//! `boot` makes nodes of these, `begin` lets the first masters of a cluster wait for each other, `folder` is what a node keeps of itself.
+//! `store` is what the nodes share, `data` the service of its files, `transport` is the replicated log's network, `peers` and
+//! `admin` are services of a node, `listener` serves them all, `http` offers those for clients as JSON as well. `boot` makes nodes of
+//! these, `begin` lets the first masters of a cluster wait for each other, `folder` is what a node keeps of itself.
 //! What nodes say to each other is `gristmill-proto`'s, what they agree on `gristmill-raft`'s.
 
 pub mod address;
@@ -17,6 +18,8 @@ pub mod data;
 #[cfg(feature = "failpoints")]
 mod failpoint;
 pub mod folder;
+mod health;
+mod http;
 mod level;
 pub mod listener;
 pub mod peers;
@@ -24,6 +27,7 @@ mod raw;
 pub mod services;
 pub mod store;
 pub mod transport;
+pub mod wire;
 pub mod world;
 
 #[cfg(test)]

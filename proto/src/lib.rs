@@ -21,5 +21,6 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/gristmill.v1.rs"));
 }
 
-/// All .proto files as one encoded `FileDescriptorSet`, for reflection.
+/// The .proto files of `gristmill.v1` with their comments, as one encoded `FileDescriptorSet`: for reflection, and for the
+/// same calls in other clothes.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,7 +1,10 @@
 //! The commands that run nodes, and those that ask a cluster.
 
 mod ask;
+pub(crate) mod at;
+mod bars;
 mod chain;
+mod context;
 mod data;
 mod nodes;
 mod report;
@@ -9,7 +12,9 @@ mod result;
 mod submit;
 mod told;
 
-use clap::Command;
+use std::ffi::OsString;
+
+use clap::{Arg, Command};
 use gristmill_engine::registry::Entry;
 
 use super::failure::Failure;
@@ -18,7 +23,24 @@ use super::failure::Failure;
 pub(crate) fn commands(program: &str, apps: &[Entry], all: Command) -> Result<Command, Failure> {
     let all = all.subcommand(nodes::serve_command(program)).subcommand(nodes::master_command(program));
     let all = all.subcommand(nodes::worker_command(program)).subcommand(submit::command(program, apps)?);
-    Ok(ask::commands(program, all))
+    Ok(ask::commands(program, all).subcommand(context::command(program)))
+}
+
+/// The flag that makes `run` a `submit`.
+pub(crate) fn context_flag() -> Arg {
+    let flag = Arg::new("job.context").long("context").value_name("NAME");
+    flag.help("Run it on the cluster of that name, over files in its store: the same as submit --context NAME")
+}
+
+/// `run --context NAME` is `submit --context NAME`, whose flags are others: this is seen before they are looked at.
+pub(crate) fn of_context(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let ours = arguments.iter().skip(2).take_while(|argument| *argument != "--");
+    let mut flags = ours.map(|argument| argument.as_encoded_bytes());
+    let named = flags.any(|flag| flag == b"--context" || flag.starts_with(b"--context="));
+    if let Some(command) = arguments.get_mut(1).filter(|command| named && **command == *"run") {
+        *command = "submit".into();
+    }
+    arguments
 }
 
 /// Does one of them; `None` if it is none of these.
@@ -30,7 +52,28 @@ pub(crate) fn command(program: &str, apps: &[Entry], name: &str, of: &clap::ArgM
         "job" => ask::job(program, of),
         "workers" => ask::workers(of),
         "cluster" => ask::cluster(of),
+        "context" => context::context(of),
         "data" => data::run(program, of),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_with_a_context_is_a_submission() {
+        for (given, becomes) in [
+            ("g run wordcount a -o b --context prod", "submit"),
+            ("g run wordcount --context=prod a", "submit"),
+            ("g run grep -- --context a", "run"),
+            ("g run wordcount a", "run"),
+            ("g jobs --context prod", "jobs"),
+            ("g", ""),
+        ] {
+            let arguments = of_context(given.split(' ').map(OsString::from).collect());
+            assert_eq!(arguments.get(1).map_or("", |command| command.to_str().unwrap()), becomes, "{given}");
+        }
+    }
 }

@@ -6,8 +6,9 @@ mod members;
 use std::future::Future;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Args as _, Command, FromArgMatches as _, value_parser};
 
+use super::cluster::at::At;
 use super::failure::Failure;
 use crate::cluster::admin::Client;
 use crate::cluster::channels::Channels;
@@ -40,13 +41,9 @@ pub(crate) fn raft(program: &str, of: &ArgMatches) -> Result<(), Failure> {
 
 /// A command that asks a running node.
 fn asking(name: &'static str) -> Command {
-    let at = Arg::new("at").long("at").value_name("ADDRESS").required(true);
-    let insecure = Arg::new("insecure").long("insecure").action(ArgAction::SetTrue);
     let timeout = Arg::new("timeout").long("timeout").value_name("SECONDS").default_value("30");
-    Command::new(name)
-        .arg(at.help("Where any node of the cluster is, as HOST:PORT"))
-        .arg(timeout.value_parser(value_parser!(u64).range(1..=3600)).help("Give up after so long"))
-        .arg(insecure.help("Allow a plain connection to another machine: anybody between can read and change it"))
+    let timeout = timeout.value_parser(value_parser!(u64).range(1..=3600)).help("Give up after so long");
+    At::augment_args(Command::new(name).arg(timeout))
 }
 
 fn json() -> Arg {
@@ -58,12 +55,12 @@ fn ask<T, F>(of: &ArgMatches, ask: impl FnOnce(Client) -> F) -> Result<T, Failur
 where
     F: Future<Output = Result<T, crate::cluster::admin::Error>>,
 {
-    let at = of.get_one::<String>("at").map(String::as_str).unwrap_or_default();
+    let (at, wire) = At::from_arg_matches(of)?.found()?;
     let within = Duration::from_secs(of.get_one("timeout").copied().unwrap_or(30));
-    let connector = Connector { insecure: of.get_flag("insecure"), ..Connector::new(ELECTION) };
+    let connector = Connector { wire, ..Connector::new(ELECTION) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::System("start the network", e))?;
-    runtime.block_on(async { Ok(ask(Client::new(Channels::new(connector), at, within)).await?) })
+    runtime.block_on(async { Ok(ask(Client::new(Channels::new(connector), &at, within)).await?) })
 }
 
 /// A node's id as people write it.

@@ -64,7 +64,10 @@ fn run(program: &str, apps: &[Entry]) -> Result<Command, Failure> {
 
 /// An app with its flags and ours.
 fn app(program: &str, entry: &Entry) -> Result<Command, Failure> {
-    let command = beside(entry, JobFlags::augment_args(Command::new("ours")))?;
+    let ours = JobFlags::augment_args(Command::new("ours"));
+    #[cfg(feature = "cluster")]
+    let ours = ours.arg(super::cluster::context_flag());
+    let command = beside(entry, ours)?;
     Ok(command.after_help(format!("Example:\n  {program} run {} {}", entry.name(), entry.example())))
 }
 

@@ -15,6 +15,7 @@ use gristmill_raft::net::Peer;
 use gristmill_raft::verify;
 use tokio::sync::watch;
 use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
 
 use super::begin::{Peers, Turn};
 use super::channels::Channels;
@@ -25,8 +26,9 @@ use super::listener::{self, Listener};
 use super::services::{Master, Shelf};
 use super::store::{Location, Shared};
 use super::transport::Transport;
+use super::wire::Wire;
 use super::world::World;
-use super::{address, admin, level, peers};
+use super::{address, admin, health, http, level, peers};
 
 /// How long a cluster may take to take a new master in.
 const JOIN_WITHIN: Duration = Duration::from_secs(60);
@@ -73,6 +75,9 @@ pub enum Error {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// What is told of the API cannot be made: a build that is broken.
+    #[error(transparent)]
+    Reflection(#[from] tonic_reflection::server::Error),
     /// The node ended by itself.
     #[error("the node has ended: {0}")]
     Ended(String),
@@ -89,8 +94,8 @@ pub struct Common {
     pub listen: String,
     /// Where others reach the node; none: where it listens.
     pub advertise: Option<String>,
-    /// Whether plain connections to other machines are allowed.
-    pub insecure: bool,
+    /// How connections are made.
+    pub wire: Wire,
 }
 
 /// A master's own.
@@ -146,12 +151,12 @@ pub async fn run(
     // Until this returns.
     let _lock = folder::lock(&common.data)?;
     let log = gristmill_raft::Options::new(0);
-    let connector = Connector { insecure: common.insecure, ..Connector::new(log.election_min) };
+    let connector = Connector { wire: common.wire.clone(), ..Connector::new(log.election_min) };
     let channels = Channels::new(connector);
     let shared = Shared::open(&common.store).await?;
-    let listener = Listener::bind(&common.listen, common.insecure).await?;
+    let listener = Listener::bind(&common.listen, common.wire.clone()).await?;
     let here = address::advertised(common.advertise.as_deref(), listener.address())?;
-    address::check_plain(&here, common.insecure)?;
+    common.wire.check(&here)?;
     let world = |folder: &Path, threads| {
         let scratch: Arc<dyn scratch::Scratch> = Arc::new(scratch::Folder::new(folder));
         World::new(channels.clone(), shared.clone(), scratch, apps(), threads, note.clone())
@@ -166,7 +171,7 @@ pub async fn run(
         let tell = move |what| told(Note::Trouble { what });
         let start = async {
             let found = find(&common.data, &part, &listener, &channels, &here, &tell).await?;
-            start_master(&common.data, &part, found, (world(&scratch, 1), &shared), &channels, log, &mut routes).await
+            start_master(&common, &part, found, (world(&scratch, 1), &shared), &channels, log, &mut routes).await
         };
         leader = tokio::select! {
             started = start => Some(started?),
@@ -179,7 +184,7 @@ pub async fn run(
         folder::make(&scratch)?;
         let masters = if part.masters.is_empty() { vec![here.clone()] } else { part.masters };
         for address in &masters {
-            address::check_plain(address, common.insecure)?;
+            common.wire.check(address)?;
         }
         let options = worker::Options {
             name: part.name,
@@ -192,10 +197,11 @@ pub async fn run(
             folder: folder::worker(&common.data)?,
         };
         let node = Worker::new(world(&scratch, part.threads), options);
-        routes = routes.add_service(Shelf(node.clone()).service());
+        routes = routes.add_service(InterceptedService::new(Shelf(node.clone()).service(), common.wire.of_nodes()));
         labourer = Some(node);
     }
 
+    let routes = routes.add_service(health::health(leader.as_ref().map(|(node, _)| node)));
     let (end, mut ended) = watch::channel(false);
     let serving = tokio::spawn(listener.serve(routes, async move {
         let _ = ended.wait_for(|over| *over).await;
@@ -384,7 +390,7 @@ async fn find(
 }
 
 async fn start_master(
-    data: &Path,
+    common: &Common,
     part: &MasterPart,
     found: Found,
     (world, shared): (World, &Shared),
@@ -393,10 +399,11 @@ async fn start_master(
     routes: &mut Routes,
 ) -> Result<(MasterNode<World>, Found), Error> {
     log.cluster = found.cluster();
-    let raft = data.join("raft");
+    let of_nodes = common.wire.of_nodes();
+    let raft = common.data.join("raft");
     folder::make(&raft)?;
     let disks = verify::open(&raft)?;
-    let uploads = data.join("uploads");
+    let uploads = common.data.join("uploads");
     let files =
         Data::new(shared.clone(), &uploads).map_err(|source| folder::Error::Unusable { path: uploads, source })?;
     let transport = Transport::new(channels.clone());
@@ -409,13 +416,12 @@ async fn start_master(
         if metrics.voters.is_empty() && metrics.learners.is_empty() { found } else { Found::Member(log.cluster) };
     let (workers, jobs, cluster) = Master::new(node.clone(), channels.clone(), shared.clone()).services();
     let gathering = part.gathers().map_or(0, |peers| peers.gathering);
-    *routes = std::mem::take(routes)
-        .add_service(peers::service(node.log().clone()))
-        .add_service(admin::service(node.log().clone(), gathering))
-        .add_service(workers)
-        .add_service(jobs)
-        .add_service(cluster)
-        .add_service(files.service())
-        .add_service(level::service(level));
+    let public = std::mem::take(routes).add_service(jobs).add_service(cluster).add_service(files.service());
+    *routes = http::beside(public)
+        .add_service(health::reflection()?)
+        .add_service(InterceptedService::new(peers::service(node.log().clone()), of_nodes.clone()))
+        .add_service(InterceptedService::new(admin::service(node.log().clone(), gathering), of_nodes.clone()))
+        .add_service(InterceptedService::new(workers, of_nodes.clone()))
+        .add_service(InterceptedService::new(level::service(level), of_nodes));
     Ok((node, found))
 }

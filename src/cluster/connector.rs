@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::address;
+use super::wire::{Stream, Wire};
 
 /// The first wait after a connection could not be opened. It doubles with every failure in a row.
 const FIRST_WAIT: Duration = Duration::from_millis(5);
@@ -22,12 +23,12 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Of which one call or stream may have so many.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 
-/// How connections are opened. The place for certificates, once there is TLS.
+/// How connections are opened.
 #[derive(Debug, Clone)]
 pub struct Connector {
-    /// Whether plain connections may leave this machine.
-    pub insecure: bool,
-    /// The longest that opening a connection may take. Below the election timeout: who stands for election asks
+    /// Plain or not.
+    pub wire: Wire,
+    /// The longest that opening a connection may take, its handshake included. Below the election timeout: who stands for election asks
     /// everybody, and a machine that is gone must not use up the time for it.
     pub connect_within: Duration,
     /// The longest wait before a connection that could not be opened is tried again. Whoever comes back is found then.
@@ -43,7 +44,7 @@ impl Connector {
     /// For nodes with this election timeout. Plain connections stay on this machine.
     pub fn new(election_min: Duration) -> Self {
         Self {
-            insecure: false,
+            wire: Wire::default(),
             connect_within: election_min * 3 / 4,
             longest_wait: election_min / 2,
             ping_every: election_min * 3,
@@ -57,7 +58,7 @@ impl Connector {
     ///
     /// If the address is none or must not be spoken to.
     pub(crate) fn channel(&self, address: &str) -> Result<Channel, address::Error> {
-        address::check_plain(address, self.insecure)?;
+        self.wire.check(address)?;
         let form = |_| address::Error::Form(address.to_string());
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(form)?;
         let endpoint = endpoint
@@ -66,7 +67,8 @@ impl Connector {
             .http2_keep_alive_interval(self.ping_every)
             .keep_alive_timeout(self.ping_within)
             .keep_alive_while_idle(true);
-        let opening = Opening { within: self.connect_within, longest: self.longest_wait, pause: Arc::default() };
+        let (within, longest, wire) = (self.connect_within, self.longest_wait, self.wire.clone());
+        let opening = Opening { within, longest, wire, pause: Arc::default() };
         let connect = move |uri: Uri| opening.clone().open(uri);
         Ok(endpoint.connect_with_connector_lazy(tower::service_fn(connect)))
     }
@@ -77,6 +79,7 @@ impl Connector {
 struct Opening {
     within: Duration,
     longest: Duration,
+    wire: Wire,
     pause: Arc<Mutex<Pause>>,
 }
 
@@ -107,7 +110,7 @@ impl Pause {
     }
 }
 
-type Connected = Pin<Box<dyn Future<Output = io::Result<TokioIo<TcpStream>>> + Send>>;
+type Connected = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
 
 impl Opening {
     fn open(self, uri: Uri) -> Connected {
@@ -122,12 +125,15 @@ impl Opening {
         })
     }
 
-    async fn attempt(&self, uri: &Uri) -> io::Result<TokioIo<TcpStream>> {
+    async fn attempt(&self, uri: &Uri) -> io::Result<TokioIo<Stream>> {
         let address = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {:?}", self.within));
-        let stream = timeout(self.within, TcpStream::connect(address)).await.map_err(late)??;
-        stream.set_nodelay(true)?;
-        Ok(TokioIo::new(stream))
+        let connect = async {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            self.wire.connect(stream, address).await
+        };
+        Ok(TokioIo::new(timeout(self.within, connect).await.map_err(late)??))
     }
 
     fn pause(&self) -> MutexGuard<'_, Pause> {

@@ -3,6 +3,7 @@
 
 mod told;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -20,9 +21,12 @@ use gristmill_proto::v1::cluster_client::ClusterClient;
 use gristmill_proto::v1::cluster_server::{Cluster, ClusterServer};
 use gristmill_proto::v1::jobs_client::JobsClient;
 use gristmill_proto::v1::jobs_server::{Jobs, JobsServer};
+use tokio::time::{Instant, timeout_at};
 use tokio_stream::{Stream, StreamExt as _};
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::answer;
 use super::channels::{Channels, Lane};
@@ -34,8 +38,12 @@ use super::world::World;
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// How long a watched job may be told of nothing new.
 const WATCH_AT_LEAST: Duration = Duration::from_secs(2);
-/// How long a call may take that was passed on.
-const PASSED_ON: Duration = Duration::from_secs(30);
+/// How long a call may take whose caller does not say.
+const WITHIN: Duration = Duration::from_secs(30);
+/// The header of a call that another master passed on.
+const PASSED_ON: &str = "gristmill-passed-on";
+/// Whose reasons of errors these are.
+const DOMAIN: &str = "gristmill";
 /// Until there are users, everybody is this one.
 const EVERYBODY: &str = "anonymous";
 
@@ -51,20 +59,62 @@ fn of_call(e: CallError) -> Status {
 }
 
 fn of_api(e: ApiError) -> Status {
-    let ApiError::Refused { code, .. } = &e else {
-        let ApiError::NotLeader { leader } = e else { return Status::internal(e.to_string()) };
-        return answer::not_leader(leader.as_deref());
+    let text = e.to_string();
+    let (kind, next_step) = match e {
+        ApiError::NotLeader { leader } => return answer::not_leader(leader.as_deref()),
+        ApiError::Refused { code, next_step, .. } => (code, next_step),
     };
-    let code = match code {
-        Kind::Invalid => Code::InvalidArgument,
-        Kind::NotFound => Code::NotFound,
-        Kind::Conflict => Code::AlreadyExists,
-        Kind::Limit => Code::ResourceExhausted,
-        Kind::State => Code::FailedPrecondition,
-        Kind::Unavailable => Code::Unavailable,
-        Kind::Unknown => Code::Unknown,
+    let (code, reason) = match kind {
+        Kind::Invalid => (Code::InvalidArgument, "INVALID"),
+        Kind::NotFound => (Code::NotFound, "NOT_FOUND"),
+        Kind::Conflict => (Code::AlreadyExists, "CONFLICT"),
+        Kind::Limit => (Code::ResourceExhausted, "LIMIT"),
+        Kind::State => (Code::FailedPrecondition, "STATE"),
+        Kind::Unavailable => (Code::Unavailable, "UNAVAILABLE"),
+        Kind::Unknown => (Code::Unknown, "UNKNOWN"),
     };
-    Status::new(code, e.to_string())
+    let next_step = Some(("next_step".to_string(), next_step)).filter(|(_, step)| !step.is_empty());
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, next_step.into_iter().collect::<HashMap<_, _>>());
+    Status::with_error_details(code, text, details)
+}
+
+/// How a call may be answered.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    /// As its caller says, or after a while.
+    until: Instant,
+    /// Another master passed it on: this one does not, so that two that each take the other for the leader end it.
+    passed_on: bool,
+}
+
+impl Asked {
+    fn of<T>(request: &Request<T>) -> Self {
+        let said = request.metadata().get("grpc-timeout").and_then(|said| timeout_of(said.to_str().ok()?));
+        let passed_on = request.metadata().contains_key(PASSED_ON);
+        Self { until: Instant::now() + said.unwrap_or(WITHIN), passed_on }
+    }
+
+    /// What is passed on has as much time as is left.
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = answer::request(message, self.until.saturating_duration_since(Instant::now()));
+        request.metadata_mut().insert(PASSED_ON, MetadataValue::from_static("1"));
+        request
+    }
+}
+
+/// A time as gRPC writes it: up to eight digits and a unit ("PROTOCOL-HTTP2.md", Timeout).
+fn timeout_of(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?).filter(|(digits, _)| digits.len() <= 8)?;
+    let n: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(n * 3600),
+        "M" => Duration::from_secs(n * 60),
+        "S" => Duration::from_secs(n),
+        "m" => Duration::from_millis(n),
+        "u" => Duration::from_micros(n),
+        "n" => Duration::from_nanos(n),
+        _ => return None,
+    })
 }
 
 /// What a master offers.
@@ -89,20 +139,25 @@ impl Master {
     /// The answer of this node, or of the leader if this is not the one.
     async fn here_or<T, F>(
         &self,
+        asked: Asked,
         here: impl Future<Output = Result<T, ApiError>>,
         there: impl FnOnce(Channel) -> F,
     ) -> Result<Response<T>, Status>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let leader = match here.await {
+        let late = |_| Status::deadline_exceeded("no answer in time; whether it was done is not known");
+        let leader = match timeout_at(asked.until, here).await.map_err(late)? {
             Ok(answer) => return Ok(Response::new(answer)),
+            Err(ApiError::NotLeader { .. }) if asked.passed_on => {
+                return Err(Status::unavailable("the leadership changes; try again"));
+            }
             Err(ApiError::NotLeader { leader: Some(leader) }) => leader,
             Err(e) => return Err(of_api(e)),
         };
         let channel = self.channels.to(&leader, Lane::Calls).map_err(|e| Status::internal(e.to_string()))?;
-        let late = |_| Status::deadline_exceeded(format!("the leader at {leader} did not answer"));
-        tokio::time::timeout(PASSED_ON, there(channel)).await.map_err(late)?
+        let late = |_| Status::deadline_exceeded(format!("the leader at {leader} did not answer in time"));
+        timeout_at(asked.until, there(channel)).await.map_err(late)?
     }
 }
 
@@ -125,21 +180,24 @@ impl Jobs for Master {
     type HistoryStream = Answers<api::JobEvent>;
 
     async fn submit(&self, request: Request<api::SubmitRequest>) -> Result<Response<api::SubmitResponse>, Status> {
-        let request = request.into_inner();
+        let (asked, request) = (Asked::of(&request), request.into_inner());
         let here = self.node.submit(EVERYBODY, request.clone());
-        self.here_or(here, |to| async move { JobsClient::new(to).submit(request).await }).await
+        let there = |to| async move { JobsClient::new(to).submit(asked.request(request)).await };
+        self.here_or(asked, here, there).await
     }
 
     async fn get(&self, request: Request<api::GetJobRequest>) -> Result<Response<api::JobStatus>, Status> {
-        let request = request.into_inner();
+        let (asked, request) = (Asked::of(&request), request.into_inner());
         let job = request.job.clone();
-        self.here_or(self.node.job(&job), |to| async move { JobsClient::new(to).get(request).await }).await
+        let there = |to| async move { JobsClient::new(to).get(asked.request(request)).await };
+        self.here_or(asked, self.node.job(&job), there).await
     }
 
     async fn list(&self, request: Request<api::ListJobsRequest>) -> Result<Response<api::ListJobsResponse>, Status> {
-        let request = request.into_inner();
+        let (asked, request) = (Asked::of(&request), request.into_inner());
         let here = request.clone();
-        self.here_or(self.node.jobs(&here), |to| async move { JobsClient::new(to).list(request).await }).await
+        let there = |to| async move { JobsClient::new(to).list(asked.request(request)).await };
+        self.here_or(asked, self.node.jobs(&here), there).await
     }
 
     async fn watch(&self, request: Request<api::WatchJobRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -175,17 +233,18 @@ impl Jobs for Master {
     }
 
     async fn cancel(&self, request: Request<api::CancelJobRequest>) -> Result<Response<api::JobStatus>, Status> {
-        let request = request.into_inner();
+        let (asked, request) = (Asked::of(&request), request.into_inner());
         let job = request.job.clone();
         let here = self.node.cancel(EVERYBODY, &job, request.reason.clone());
-        self.here_or(here, |to| async move { JobsClient::new(to).cancel(request).await }).await
+        let there = |to| async move { JobsClient::new(to).cancel(asked.request(request)).await };
+        self.here_or(asked, here, there).await
     }
 
     async fn retry(&self, request: Request<api::RetryJobRequest>) -> Result<Response<api::SubmitResponse>, Status> {
-        let request = request.into_inner();
+        let (asked, request) = (Asked::of(&request), request.into_inner());
         let (job, key) = (request.job.clone(), request.key.clone());
-        let here = self.node.retry(EVERYBODY, &job, key);
-        self.here_or(here, |to| async move { JobsClient::new(to).retry(request).await }).await
+        let there = |to| async move { JobsClient::new(to).retry(asked.request(request)).await };
+        self.here_or(asked, self.node.retry(EVERYBODY, &job, key), there).await
     }
 
     async fn result(&self, request: Request<api::ResultRequest>) -> Result<Response<Self::ResultStream>, Status> {
@@ -199,31 +258,35 @@ impl Jobs for Master {
     }
 
     async fn history(&self, request: Request<api::HistoryRequest>) -> Result<Response<Self::HistoryStream>, Status> {
-        self.events(request.into_inner()).await
+        self.events(Asked::of(&request), request.into_inner()).await
     }
 }
 
 #[tonic::async_trait]
 impl Cluster for Master {
     async fn status(&self, request: Request<api::StatusRequest>) -> Result<Response<api::ClusterStatus>, Status> {
-        let request = request.into_inner();
-        self.here_or(self.node.status(), |to| async move { ClusterClient::new(to).status(request).await }).await
+        let (asked, request) = (Asked::of(&request), request.into_inner());
+        let there = |to| async move { ClusterClient::new(to).status(asked.request(request)).await };
+        self.here_or(asked, self.node.status(), there).await
     }
 
     async fn workers(&self, request: Request<api::WorkersRequest>) -> Result<Response<api::WorkersResponse>, Status> {
-        let request = request.into_inner();
-        self.here_or(self.node.workers(), |to| async move { ClusterClient::new(to).workers(request).await }).await
+        let (asked, request) = (Asked::of(&request), request.into_inner());
+        let there = |to| async move { ClusterClient::new(to).workers(asked.request(request)).await };
+        self.here_or(asked, self.node.workers(), there).await
     }
 
     async fn drain(&self, request: Request<api::DrainRequest>) -> Result<Response<api::DrainResponse>, Status> {
-        let request = request.into_inner();
+        let (asked, request) = (Asked::of(&request), request.into_inner());
         let name = request.worker.clone();
         let here = async { self.node.drain(EVERYBODY, &name).await.map(|()| api::DrainResponse {}) };
-        self.here_or(here, |to| async move { ClusterClient::new(to).drain(request).await }).await
+        let there = |to| async move { ClusterClient::new(to).drain(asked.request(request)).await };
+        self.here_or(asked, here, there).await
     }
 
-    async fn apps(&self, _: Request<api::AppsRequest>) -> Result<Response<api::AppsResponse>, Status> {
-        let workers = self.workers(Request::new(api::WorkersRequest {})).await?.into_inner().workers;
+    async fn apps(&self, request: Request<api::AppsRequest>) -> Result<Response<api::AppsResponse>, Status> {
+        let left = Asked::of(&request).until.saturating_duration_since(Instant::now());
+        let workers = self.workers(answer::request(api::WorkersRequest {}, left)).await?.into_inner().workers;
         let mut count = std::collections::BTreeMap::<String, u32>::new();
         workers.into_iter().flat_map(|w| w.apps).for_each(|app| *count.entry(app).or_default() += 1);
         let app = |(name, workers)| api::AppInfo { name, workers, digests: Vec::new() };
@@ -252,5 +315,37 @@ impl Segments for Shelf {
             wire::SegmentPiece::decode(piece).map_err(|e| Status::internal(e.to_string()))
         });
         Ok(Response::new(Box::pin(decoded)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_read_as_grpc_writes_it() {
+        for (text, time) in [
+            ("5S", Some(Duration::from_secs(5))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("1u", Some(Duration::from_micros(1))),
+            ("999999999S", None),
+            ("S", None),
+            ("", None),
+            ("5x", None),
+            ("5\u{e9}", None),
+        ] {
+            assert_eq!(timeout_of(text), time, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_was_passed_on_says_so_and_keeps_its_deadline() {
+        let first = answer::request((), Duration::from_secs(7));
+        let asked = Asked::of(&first);
+        assert!(!asked.passed_on);
+        let onward = Asked::of(&asked.request(()));
+        let left = onward.until.saturating_duration_since(asked.until);
+        assert!(onward.passed_on && left < Duration::from_secs(1), "{left:?}");
     }
 }

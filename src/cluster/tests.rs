@@ -17,6 +17,7 @@ use super::channels::Channels;
 use super::connector::Connector;
 use super::listener::Listener;
 use super::transport::Transport;
+use super::wire::Wire;
 use super::{admin, peers};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -55,7 +56,7 @@ async fn puppet() -> Peer {
 }
 
 async fn puppet_at(address: &str) -> Peer {
-    let listener = Listener::bind(address, false).await.unwrap();
+    let listener = Listener::bind(address, Wire::Loopback).await.unwrap();
     let address = listener.address();
     tokio::spawn(listener.serve(Routes::new(peers::service(Puppet)), pending()));
     peer(address)
@@ -184,7 +185,7 @@ async fn calls_go_on_beside_streams_that_are_stuck() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn serving_ends_although_somebody_still_waits() {
-    let listener = Listener::bind("127.0.0.1:0", false).await.unwrap();
+    let listener = Listener::bind("127.0.0.1:0", Wire::Loopback).await.unwrap();
     let to = peer(listener.address());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let services = Routes::new(peers::service(Puppet));

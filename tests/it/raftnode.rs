@@ -15,7 +15,7 @@ use std::time::Duration;
 use gristmill::cluster::raft::net::Peer;
 use gristmill::cluster::raft::{self, Node, Options, StateMachine, verify};
 use gristmill::cluster::{
-    Production, admin, channels::Channels, connector::Connector, listener::Listener, peers, transport,
+    Production, admin, channels::Channels, connector::Connector, listener::Listener, peers, transport, wire::Wire,
 };
 use tonic::service::Routes;
 
@@ -192,7 +192,7 @@ fn options() -> Options {
 async fn serve() -> Result<(), Box<dyn Error>> {
     let (data, socket) = (flag("--data").expect("--data"), flag("--socket").expect("--socket"));
     let options = options();
-    let listener = Listener::bind(&flag("--listen").expect("--listen"), false).await?;
+    let listener = Listener::bind(&flag("--listen").expect("--listen"), Wire::Loopback).await?;
     let address = listener.address().to_string();
     let channels = Channels::new(Connector::new(options.election_min));
     let transport = transport::Transport::new(channels.clone());

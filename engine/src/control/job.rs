@@ -249,15 +249,18 @@ impl Job {
             output_records: results().map(|r| r.done.output_records).fold(0, u64::saturating_add),
             output_bytes: results().map(bytes).fold(0, u64::saturating_add),
             bad_records: self.bad_records,
+            shuffle_ppm: counts(&self.reduces).progress_ppm,
         }
     }
 }
 
 fn counts(tasks: &Vector<Facts>) -> TaskCounts {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let done = tasks.iter().filter(|facts| facts.is_done()).count();
     TaskCounts {
         total: number(tasks.len()),
-        done: number(tasks.iter().filter(|facts| facts.is_done()).count()),
+        done: number(done),
+        progress_ppm: number(done * 1_000_000 / tasks.len().max(1)),
         failures: number(tasks.iter().map(|facts| facts.failed.len()).sum()),
         ..TaskCounts::default()
     }

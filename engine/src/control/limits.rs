@@ -66,3 +66,8 @@ pub const WORKERS_OF_A_BAD_RECORD: usize = 2;
 pub const CHANGES: usize = 4_096;
 /// Bytes of a chunk of a snapshot.
 pub const SNAPSHOT_CHUNK: usize = 1 << 20;
+
+/// All of a task's work, in parts in a million.
+pub const WHOLE_PPM: u32 = 1_000_000;
+/// The share of a reducer's work that is fetching segments.
+pub const FETCHED_PPM: u32 = 400_000;

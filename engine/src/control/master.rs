@@ -12,6 +12,7 @@ mod assign;
 mod errand;
 mod outbox;
 mod poll;
+mod progress;
 mod sync;
 mod tick;
 
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gristmill_proto::internal::v1 as wire;
-use gristmill_proto::v1::{JobError, JobEvent, JobStatus};
+use gristmill_proto::v1::{JobError, JobEvent};
 
 use super::apply::Touch;
 use super::commit::Publication;
@@ -340,20 +341,6 @@ impl Master {
     /// The state as it was told last.
     pub fn state(&self) -> &State {
         &self.state
-    }
-
-    /// A job with what the leader alone knows: how many tasks run.
-    pub fn status(&self, job: u64) -> Option<JobStatus> {
-        let mut status = self.state.job(job)?.status(self.state.cluster());
-        let attempts = self.runs.get(&job).map(|run| &run.attempts);
-        for ((stage, _), attempts) in attempts.into_iter().flatten() {
-            let counts = if *stage == wire::Stage::Reduce { &mut status.reduces } else { &mut status.maps };
-            if let Some(counts) = counts.as_mut().filter(|_| *stage != wire::Stage::Survey) {
-                counts.running += 1;
-                counts.backups += u32::from(attempts.len() > 1);
-            }
-        }
-        Some(status)
     }
 
     /// Attempts that run as far as is known: task, worker, parts in a million.

@@ -1,7 +1,6 @@
 //! Asking a cluster: `jobs`, `job`, `workers` and `cluster`.
 
 use std::future::Future;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _};
@@ -9,46 +8,16 @@ use gristmill_proto::v1 as api;
 use gristmill_proto::v1::cluster_client::ClusterClient;
 use gristmill_proto::v1::jobs_client::JobsClient;
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use super::super::failure::Failure;
 use super::super::stdout;
+use super::at::{At, runtime};
 use crate::cluster::answer;
-use crate::cluster::channels::{Channels, Lane};
-use crate::cluster::connector::Connector;
 
-/// Where a cluster is when nothing else is said.
-const HERE: &str = "127.0.0.1:7070";
-/// The variable that says where else.
-const VARIABLE: &str = "GRISTMILL_MASTER";
 /// How long an answer may take.
 pub(super) const WITHIN: Duration = Duration::from_secs(30);
-/// How long a connection may take to open, and a half of what is waited between attempts.
-const OPENING: Duration = Duration::from_secs(4);
-
-// The flags by which a cluster is found. No documentation comment: clap would take it for the help of every command.
-#[derive(Debug, clap::Args)]
-pub(super) struct At {
-    /// Where any master is; by default that of GRISTMILL_MASTER, or 127.0.0.1:7070
-    #[arg(id = "cluster.at", long = "at", value_name = "ADDRESS", global = true)]
-    at: Option<String>,
-    /// Allow a plain connection to another machine: anybody between can read and change it
-    #[arg(id = "cluster.insecure", long = "insecure", global = true)]
-    insecure: bool,
-}
-
-impl At {
-    /// A connection to the cluster.
-    pub(super) fn channel(self) -> Result<Channel, Failure> {
-        let address = self.at.or_else(|| std::env::var(VARIABLE).ok()).unwrap_or_else(|| HERE.into());
-        let connector = Connector { insecure: self.insecure, ..Connector::new(OPENING) };
-        let _entered = runtime()?.enter();
-        Channels::new(connector).to(&address, Lane::Calls).map_err(|e| Failure::Usage(e.to_string()))
-    }
-}
-
 pub(super) fn output() -> Arg {
     let output = Arg::new("output").long("output").short('o').value_name("FORMAT").default_value("table");
     output.value_parser(["table", "wide", "json", "name"]).help("How to print")
@@ -56,17 +25,6 @@ pub(super) fn output() -> Arg {
 
 pub(super) fn channel(of: &ArgMatches) -> Result<Channel, Failure> {
     At::from_arg_matches(of)?.channel()
-}
-
-/// The one runtime of this process: a connection stays with the one that it was made in.
-fn runtime() -> Result<&'static Runtime, Failure> {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    if let Some(runtime) = RUNTIME.get() {
-        return Ok(runtime);
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| Failure::System("start the network", e))?;
-    Ok(RUNTIME.get_or_init(|| runtime))
 }
 
 /// Runs what asks.

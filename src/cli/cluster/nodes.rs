@@ -14,6 +14,7 @@ use super::super::sizes::Size;
 use super::super::{memory, say};
 use crate::cluster::boot::{self, Common, MasterPart, WorkerPart};
 use crate::cluster::store::Location;
+use crate::cluster::wire::{Files, Tls, Wire};
 
 fn node(name: &'static str, listen: &'static str) -> Command {
     Command::new(name)
@@ -35,6 +36,11 @@ fn node(name: &'static str, listen: &'static str) -> Command {
                 .help("Where inputs and outputs are, for all nodes: a folder, file:///PATH, s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX; by default 'store' in the node's own folder"),
         )
         .arg(Arg::new("listen").long("listen").value_name("ADDRESS").default_value(listen).help("Where to listen"))
+        .args(["tls-ca", "tls-cert", "tls-key"].into_iter().zip(TLS).map(|(name, help)| {
+            let file = Arg::new(name).long(name).value_name("FILE").value_parser(value_parser!(PathBuf));
+            let others = ["tls-ca", "tls-cert", "tls-key"].into_iter().filter(move |other| *other != name);
+            file.value_hint(ValueHint::FilePath).help(help).requires_all(others)
+        }))
         .arg(
             Arg::new("advertise")
                 .long("advertise")
@@ -45,8 +51,25 @@ fn node(name: &'static str, listen: &'static str) -> Command {
             Arg::new("insecure")
                 .long("insecure")
                 .action(ArgAction::SetTrue)
+                .conflicts_with("tls-ca")
                 .help("Allow plain connections to other machines: anybody between can read and change them"),
         )
+}
+
+const TLS: [&str; 3] = [
+    "Serve and connect with TLS: the authority that signed the certificates of all nodes, in PEM",
+    "This node's certificate, in PEM, with the names and addresses by which others reach it",
+    "The certificate's private key, in PEM",
+];
+
+/// How the flags of a node say that connections are made.
+fn wire(of: &ArgMatches) -> Result<Wire, Failure> {
+    let file = |name| of.get_one::<PathBuf>(name).cloned();
+    let Some(((authority, cert), key)) = file("tls-ca").zip(file("tls-cert")).zip(file("tls-key")) else {
+        return Ok(if of.get_flag("insecure") { Wire::Insecure } else { Wire::Loopback });
+    };
+    let tls = Tls::load(&Files { authority, own: Some((cert, key)) });
+    tls.map(Wire::Tls).map_err(|e| Failure::Usage(e.to_string()))
 }
 
 fn working(command: Command) -> Command {
@@ -141,7 +164,7 @@ pub(super) fn run(program: &str, role: &str, apps: &[Entry], of: &ArgMatches) ->
     let store = of.get_one::<Location>("store").cloned().unwrap_or_else(|| Location::Folder(data.join("store")));
     let listen = of.get_one::<String>("listen").cloned().unwrap_or_default();
     let advertise = of.get_one::<String>("advertise").cloned();
-    let common = Common { data, store, listen: listen.clone(), advertise, insecure: of.get_flag("insecure") };
+    let common = Common { data, store, listen: listen.clone(), advertise, wire: wire(of)? };
     let text = |name| of.try_get_one::<String>(name).ok().flatten().cloned();
     let texts = |name| of.try_get_many::<String>(name).ok().flatten().into_iter().flatten().cloned().collect();
     let master = (role != "worker").then(|| MasterPart {

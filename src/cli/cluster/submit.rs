@@ -1,6 +1,6 @@
 //! `submit`: a job to a cluster, followed to its end.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as _, Command, FromArgMatches as _, value_parser};
@@ -16,7 +16,9 @@ use super::super::failure::Failure;
 use super::super::flags::Codec;
 use super::super::sizes::Size;
 use super::super::{say, stdout, tree};
-use super::ask::{At, WITHIN, block_on, state};
+use super::ask::{WITHIN, block_on, state};
+use super::at::At;
+use super::bars::Bars;
 use crate::cluster::answer;
 
 /// How often a lost connection is opened again while a job is followed.
@@ -228,6 +230,7 @@ fn submit_spec(program: &str, at: At, request: api::SubmitRequest, detach: bool)
 
 /// Follows a job to its end; fails as it does.
 pub(super) fn watch(program: &str, channel: Channel, job: &str, tell: bool) -> Result<(), Failure> {
+    let bars = io::stderr().is_terminal().then(Bars::new);
     let ended = block_on(async {
         let mut client = JobsClient::new(channel.clone());
         let (mut last, mut lost) = (None, 0);
@@ -240,7 +243,10 @@ pub(super) fn watch(program: &str, channel: Channel, job: &str, tell: bool) -> R
                         match answers.message().await {
                             Ok(Some(now)) => {
                                 lost = 0;
-                                show(program, &now, last.as_ref(), tell);
+                                match &bars {
+                                    Some(bars) => bars.show(&state(&now), &now),
+                                    None => show(program, &now, last.as_ref(), tell),
+                                }
                                 if now.state() >= api::JobState::Completed {
                                     return Ok(now);
                                 }
@@ -262,6 +268,7 @@ pub(super) fn watch(program: &str, channel: Channel, job: &str, tell: bool) -> R
             tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         }
     })?;
+    drop(bars);
     match (ended.state(), ended.error) {
         (api::JobState::Completed, _) => {
             let output = ended.spec.map(|spec| spec.output).unwrap_or_default();
@@ -280,19 +287,12 @@ pub(super) fn watch(program: &str, channel: Channel, job: &str, tell: bool) -> R
     }
 }
 
-/// A line for each change on a terminal, one for each state elsewhere.
+/// A line for each state, or for each change.
 fn show(program: &str, now: &api::JobStatus, last: Option<&api::JobStatus>, tell: bool) {
     let counts = |counts: Option<&api::TaskCounts>| counts.map_or((0, 0), |c| (c.done, c.total));
     let ((maps, all_maps), (parts, all_parts)) = (counts(now.maps.as_ref()), counts(now.reduces.as_ref()));
     let line = format!("{program}: {:<10} map {maps}/{all_maps}, reduce {parts}/{all_parts}", state(now));
-    let mut err = io::stderr();
-    if err.is_terminal() {
-        // Nobody may be there to see it.
-        let _ = write!(err, "\r\x1b[2K{line}");
-        if now.state() >= api::JobState::Completed {
-            let _ = writeln!(err);
-        }
-    } else if tell || last.is_none_or(|last| last.state != now.state) {
+    if tell || last.is_none_or(|last| last.state != now.state) {
         say(&line);
     }
 }

@@ -8,7 +8,7 @@ use gristmill_proto::v1::jobs_client::JobsClient;
 use gristmill_proto::v1::jobs_server::Jobs as _;
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Lane, Master, PASSED_ON, of_api};
+use super::{Answers, Asked, Lane, Master, of_api};
 
 /// How often followed logs are looked for.
 const LOOK: Duration = Duration::from_millis(500);
@@ -17,17 +17,19 @@ impl Master {
     /// `Jobs.History`, here or from the leader.
     pub(super) async fn events(
         &self,
+        asked: Asked,
         request: api::HistoryRequest,
     ) -> Result<Response<Answers<api::JobEvent>>, Status> {
         let leader = match self.node.events(&request.job).await {
             Ok(events) => return Ok(Response::new(Box::pin(tokio_stream::iter(events.into_iter().map(Ok))))),
-            Err(ApiError::NotLeader { leader: Some(leader) }) => leader,
+            Err(ApiError::NotLeader { leader: Some(leader) }) if !asked.passed_on => leader,
             Err(e) => return Err(of_api(e)),
         };
         let channel = self.channels.to(&leader, Lane::Calls).map_err(|e| Status::internal(e.to_string()))?;
         let late = |_| Status::deadline_exceeded(format!("the leader at {leader} did not answer"));
         let mut client = JobsClient::new(channel);
-        let answers = tokio::time::timeout(PASSED_ON, client.history(request)).await.map_err(late)??;
+        let answers = client.history(asked.request(request));
+        let answers = tokio::time::timeout_at(asked.until, answers).await.map_err(late)??;
         Ok(Response::new(Box::pin(answers.into_inner())))
     }
 

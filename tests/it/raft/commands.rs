@@ -128,7 +128,7 @@ fn nodes_that_are_not_there_or_far_away_are_told_apart() {
         ("raft members --at 10.0.0.1:7070", 1, "--insecure"),
         ("raft members --at nonsense", 1, "HOST:PORT"),
         ("raft remove xyz --at 127.0.0.1:1", 2, "16 hexadecimal digits"),
-        ("raft remove 1", 2, "--at <ADDRESS>"),
+        ("raft remove 1 --at 127.0.0.1:1 --context prod", 2, "cannot be used with"),
     ];
     for (args, code, part) in cases {
         let ended = f.run(args);

@@ -16,7 +16,7 @@ use super::board::Controls;
 use super::shuffle::Short;
 use super::{Inner, paths};
 use crate::control::commit;
-use crate::control::limits::{COUNTERS, ERROR_BYTES};
+use crate::control::limits::{COUNTERS, ERROR_BYTES, FETCHED_PPM};
 use crate::error::Error;
 use crate::job::{Context, Job, Observer, Options, Phase};
 use crate::node::env::Env;
@@ -301,7 +301,7 @@ impl<E: Env> Inner<E> {
         let names: Vec<String> = plan.objects.iter().map(|object| object.name.clone()).collect();
         let part = task.partition;
         let (scratch, stop, made_file) = (self.env.scratch().clone(), controls.stop.clone(), file.clone());
-        let meter = Meter::new(&self.env, controls, (400_000, 950_000));
+        let meter = Meter::new(&self.env, controls, (FETCHED_PPM, 950_000));
         let bytes = segments.iter().map(|s| s.len()).sum();
         let made = self.env.offload(bytes, move |exec| {
             let extras = if part == 0 { job.extra_files(&names) } else { Vec::new() };

@@ -22,6 +22,7 @@ use prost::Message as _;
 use super::board::Controls;
 use super::{Inner, paths};
 use crate::control::commit;
+use crate::control::limits::FETCHED_PPM;
 use crate::data::digest::{Digest, Digester};
 use crate::data::output::lock;
 use crate::node::env::Env;
@@ -232,7 +233,7 @@ impl<E: Env> Inner<E> {
             }
             drop(running);
             let done = u64::from(controls.progress.load(Relaxed).max(1))
-                .max(have.len() as u64 * 400_000 / u64::from(assignment.maps.max(1)));
+                .max(have.len() as u64 * u64::from(FETCHED_PPM) / u64::from(assignment.maps.max(1)));
             controls.progress.store(done as u32, Relaxed);
             if pause {
                 E::Rt::sleep(LOOK).await;

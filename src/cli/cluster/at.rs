@@ -1,0 +1,196 @@
+//! Where the cluster is: the flags that say so, the contexts that are kept in a file, and the connection.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
+use tonic::transport::Channel;
+
+use super::super::failure::Failure;
+use super::context::Contexts;
+use crate::cluster::channels::{Channels, Lane};
+use crate::cluster::connector::Connector;
+use crate::cluster::wire::{Files, Tls, Wire};
+
+/// Where a cluster is when nothing else is said.
+const HERE: &str = "127.0.0.1:7070";
+/// The variable that says where else.
+const MASTER: &str = "GRISTMILL_MASTER";
+/// The variable that names a context.
+const CONTEXT: &str = "GRISTMILL_CONTEXT";
+/// How long a connection may take to open, and a half of what is waited between attempts.
+const OPENING: Duration = Duration::from_secs(4);
+
+// The flags by which a cluster is found. No documentation comment: clap would take it for the help of every command.
+#[derive(Debug, clap::Args)]
+pub(crate) struct At {
+    /// Where any master is, as HOST:PORT or https://HOST:PORT; by default that of the context, of GRISTMILL_MASTER, or
+    /// 127.0.0.1:7070
+    #[arg(id = "cluster.at", long = "at", value_name = "ADDRESS", global = true, help_heading = "Cluster")]
+    at: Option<String>,
+    /// A cluster by the name that `context add` gave it
+    #[arg(id = "cluster.context", long = "context", value_name = "NAME", global = true, help_heading = "Cluster")]
+    #[arg(conflicts_with = "cluster.at")]
+    context: Option<String>,
+    #[command(flatten)]
+    secured: Secured,
+}
+
+// How the connection is made: what a context holds as well.
+#[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Secured {
+    /// Connect with TLS, and trust whom this authority signed: certificates in PEM
+    #[arg(id = "cluster.tls-ca", long = "tls-ca", value_name = "FILE", global = true, help_heading = "Cluster")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_ca: Option<PathBuf>,
+    /// Show this certificate, in PEM, to who asks for one
+    #[arg(id = "cluster.tls-cert", long = "tls-cert", value_name = "FILE", global = true, help_heading = "Cluster")]
+    #[arg(requires = "cluster.tls-key", requires = "cluster.tls-ca")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key, in PEM
+    #[arg(id = "cluster.tls-key", long = "tls-key", value_name = "FILE", global = true, help_heading = "Cluster")]
+    #[arg(requires = "cluster.tls-cert")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// Allow a plain connection to another machine: anybody between can read and change it
+    #[arg(id = "cluster.insecure", long = "insecure", global = true, help_heading = "Cluster")]
+    #[arg(conflicts_with = "cluster.tls-ca")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub insecure: bool,
+}
+
+impl Secured {
+    /// Certificates are read, so that what is wrong with them is told.
+    pub(crate) fn wire(&self) -> Result<Wire, Failure> {
+        let own = self.tls_cert.clone().zip(self.tls_key.clone());
+        match self.tls_ca.clone() {
+            Some(authority) => {
+                let tls = Tls::load(&Files { authority, own }).map_err(|e| Failure::Usage(e.to_string()))?;
+                Ok(Wire::Tls(tls))
+            }
+            None if self.insecure => Ok(Wire::Insecure),
+            None => Ok(Wire::Loopback),
+        }
+    }
+}
+
+/// A cluster, as flags, variables and contexts have it.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Target {
+    /// Where a master is.
+    pub at: String,
+    /// How connections are made.
+    #[serde(flatten)]
+    pub secured: Secured,
+}
+
+impl Target {
+    /// The address, without the scheme that may be before it.
+    ///
+    /// # Errors
+    /// That the scheme wants what is not given.
+    pub(crate) fn address(&self) -> Result<&str, Failure> {
+        let at = self.at.trim_end_matches('/');
+        match at.split_once("://") {
+            None => Ok(at),
+            Some(("https", _)) if self.secured.tls_ca.is_none() => {
+                let what = format!("{at} takes TLS: name the authority that signed its certificate with --tls-ca FILE");
+                Err(Failure::Usage(what))
+            }
+            Some(("http", _)) if self.secured.tls_ca.is_some() => {
+                Err(Failure::Usage(format!("{at} is plain, but --tls-ca asks for TLS; write it as https://")))
+            }
+            Some(("https" | "http", address)) => Ok(address),
+            Some((scheme, _)) => {
+                Err(Failure::Usage(format!("'{scheme}' is no way to reach a cluster; use https:// or HOST:PORT")))
+            }
+        }
+    }
+}
+
+impl At {
+    /// Flags before the environment, a name before what is current.
+    fn target(self) -> Result<Target, Failure> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let secured = self.secured;
+        let plainly = |at| Target { at, secured: secured.clone() };
+        if let Some(at) = self.at {
+            return Ok(plainly(at));
+        }
+        let named = self.context.or_else(|| variable(MASTER).is_none().then(|| variable(CONTEXT)).flatten());
+        let kept = match (named, variable(MASTER)) {
+            (Some(name), _) => Some(Contexts::load()?.get(&name)?),
+            (None, Some(at)) => return Ok(plainly(at)),
+            (None, None) => Contexts::load()?.current()?,
+        };
+        let Some(mut kept) = kept else { return Ok(plainly(HERE.into())) };
+        // What is said beside a context counts instead of its own.
+        if secured != Secured::default() {
+            kept.secured = secured;
+        }
+        Ok(kept)
+    }
+
+    /// The address of the cluster, and how connections to it are made.
+    pub(crate) fn found(self) -> Result<(String, Wire), Failure> {
+        let target = self.target()?;
+        let wire = target.secured.wire()?;
+        Ok((target.address()?.to_string(), wire))
+    }
+
+    /// A connection to the cluster.
+    pub(crate) fn channel(self) -> Result<Channel, Failure> {
+        let (address, wire) = self.found()?;
+        let connector = Connector { wire, ..Connector::new(OPENING) };
+        let _entered = runtime()?.enter();
+        Channels::new(connector).to(&address, Lane::Calls).map_err(|e| Failure::Usage(e.to_string()))
+    }
+}
+
+/// The one runtime of this process: a connection stays with the one that it was made in.
+pub(super) fn runtime() -> Result<&'static Runtime, Failure> {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    if let Some(runtime) = RUNTIME.get() {
+        return Ok(runtime);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::System("start the network", e))?;
+    Ok(RUNTIME.get_or_init(|| runtime))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(at: &str, tls: bool) -> Target {
+        let secured = Secured { tls_ca: tls.then(|| "ca.pem".into()), ..Secured::default() };
+        Target { at: at.into(), secured }
+    }
+
+    #[test]
+    fn the_scheme_and_the_flags_agree() {
+        assert_eq!(target("127.0.0.1:1", false).address().unwrap(), "127.0.0.1:1");
+        assert_eq!(target("http://127.0.0.1:1/", false).address().unwrap(), "127.0.0.1:1");
+        assert_eq!(target("https://m:1", true).address().unwrap(), "m:1");
+        assert_eq!(target("m:1", true).address().unwrap(), "m:1");
+        for (at, tls, told) in
+            [("https://m:1", false, "--tls-ca"), ("http://m:1", true, "https://"), ("s3://m", true, "'s3'")]
+        {
+            let failure = target(at, tls).address().unwrap_err().to_string();
+            assert!(failure.contains(told), "{failure}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_read_again() {
+        for kept in [target("m:1", true), target("127.0.0.1:1", false)] {
+            let text = serde_json::to_string(&kept).unwrap();
+            assert_eq!(serde_json::from_str::<Target>(&text).unwrap(), kept, "{text}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The API of `gristmill.v1` as JSON over HTTP, on the same listener: a table of routes, each of which stands for one call.
+//!
+//! Nothing is decided here. A request becomes the call's message by the descriptors of the .proto files (the proto3 JSON
+//! mapping, with field names as in the .proto files and 64-bit numbers as numbers), goes through the same services as a
+//! gRPC call, inside this process, and its answer comes back the same way. `openapi` describes the table.
+//!
+//! What a page in a browser could send by itself, without asking first, is refused: a body must be declared to be JSON,
+//! and a request that says it comes from a page must come from this one.
+
+mod openapi;
+mod routes;
+
+use std::convert::Infallible;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{RawPathParams, RawQuery, Request};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, get, on};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use gristmill_proto::prost::Message as _;
+use gristmill_proto::v1 as api;
+use gristmill_proto::v1::put_request::Part;
+use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, MethodDescriptor, SerializeOptions};
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::data::PIECE;
+use super::raw::Raw;
+use routes::{Answer, ROUTES, Route};
+
+/// The most bytes of a request's body. A job's spec has at most 64 KiB.
+const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// How long a call may take, but for streams.
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// The .proto files; `None` would be a build that is broken.
+static POOL: LazyLock<Option<DescriptorPool>> =
+    LazyLock::new(|| DescriptorPool::decode(gristmill_proto::DESCRIPTORS).ok());
+
+/// The call that a route stands for.
+fn method(route: &Route) -> Option<MethodDescriptor> {
+    let (service, name) = route.call.split_once('/')?;
+    let service = POOL.as_ref()?.get_service_by_name(&format!("gristmill.v1.{service}"))?;
+    service.methods().find(|method| method.name() == name)
+}
+
+/// What a route's path and query, and the body of some, are fields of: the call's request, or its first message.
+fn input(route: &Route, call: &MethodDescriptor) -> MessageDescriptor {
+    let begin = || POOL.as_ref()?.get_message_by_name("gristmill.v1.PutBegin");
+    let upload = route.answer == Answer::Upload;
+    upload.then(begin).flatten().unwrap_or_else(|| call.input())
+}
+
+/// Adds the routes to the services that they call.
+pub(crate) fn beside(services: Routes) -> Routes {
+    let mut router = services.clone().into_axum_router();
+    let services = services.prepare();
+    for route in ROUTES {
+        // A test sees to it that there is one.
+        let Some(call) = method(route).map(Arc::new) else { continue };
+        let services = services.clone();
+        let answer = move |path: RawPathParams, RawQuery(query): RawQuery, request: Request| async move {
+            let done = answered(route, &call, services, &path, query.as_deref(), request).await;
+            done.unwrap_or_else(|status| refusal(&status))
+        };
+        router =
+            router.route(route.path, on(MethodFilter::try_from(route.verb()).unwrap_or(MethodFilter::GET), answer));
+    }
+    router = router.route("/v1/openapi.json", get(|| async { json_of(&openapi::document()) }));
+    Routes::from(router)
+}
+
+async fn answered(
+    route: &Route,
+    call: &MethodDescriptor,
+    services: Routes,
+    path: &RawPathParams,
+    query: Option<&str>,
+    request: Request,
+) -> Result<Response, Status> {
+    from_here(request.headers())?;
+    let events = request.headers().get(ACCEPT).is_some_and(|accept| accept.as_bytes() == b"text/event-stream");
+    let (head, body) = request.into_parts();
+    let (fields, file) =
+        if route.posts() { (self::body(&head.headers, body).await?, None) } else { (Map::new(), Some(body)) };
+    let message = message(&input(route, call), path, query, &head.headers, fields)?;
+    let at = format!("/{}/{}", call.parent_service().full_name(), call.name());
+    let at = PathAndQuery::from_maybe_shared(at).map_err(|e| Status::internal(e.to_string()))?;
+    let mut client = Grpc::new(services);
+    if let (Answer::Upload, Some(file)) = (route.answer, file) {
+        let answer = client.client_streaming(tonic::Request::new(upload(message, file)), at, Raw).await?;
+        return Ok(json_of(&value(call, answer.into_inner())?));
+    }
+    let request = tonic::Request::new(message);
+    if route.answer == Answer::Once {
+        let answer = tokio::time::timeout(WITHIN, client.unary(request, at, Raw)).await;
+        let answer = answer.map_err(|_| Status::deadline_exceeded(format!("nothing within {WITHIN:?}")))??;
+        return Ok(json_of(&value(call, answer.into_inner())?));
+    }
+    // The first message tells whether there are any: after that, an error has no other place than among them.
+    let mut answers = client.server_streaming(request, at, Raw).await?.into_inner();
+    let first = answers.message().await?;
+    let all = tokio_stream::iter(first.map(Ok)).chain(answers);
+    let call = call.clone();
+    let (kind, body) = match route.answer {
+        Answer::Bytes => ("application/octet-stream", Body::from_stream(all.map(move |part| content(&call, part?)))),
+        _ if events => ("text/event-stream", Body::from_stream(all.map(move |part| event(&call, part)))),
+        _ => ("application/x-ndjson", Body::from_stream(all.map(move |part| line(&call, part)))),
+    };
+    Ok(([(CONTENT_TYPE, kind)], body).into_response())
+}
+
+/// Refuses what a page of another origin sends.
+fn from_here(headers: &HeaderMap) -> Result<(), Status> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let host = headers.get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+    let theirs = origin.as_bytes().strip_prefix(b"https://").or(origin.as_bytes().strip_prefix(b"http://"));
+    if theirs.is_some_and(|theirs| theirs == host) {
+        return Ok(());
+    }
+    Err(Status::permission_denied(
+        "pages of other origins are not answered; call from a program, without the header Origin",
+    ))
+}
+
+/// The messages of a file that comes in: how it is called, its bytes, and what they must come to. One that breaks off has
+/// no such end and is not kept.
+fn upload(begin: Bytes, file: Body) -> impl Stream<Item = Bytes> + Send + 'static {
+    let (send, messages) = mpsc::channel(2);
+    tokio::spawn(async move {
+        let put = |part| Bytes::from(api::PutRequest { part: Some(part) }.encode_to_vec());
+        let Ok(begin) = api::PutBegin::decode(begin) else { return };
+        let mut sent = send.send(put(Part::Begin(begin))).await;
+        let (mut bytes, mut crc32c) = (0, 0);
+        let mut data = file.into_data_stream();
+        while let Some(piece) = data.next().await {
+            let Ok(mut piece) = piece else { return };
+            while !piece.is_empty() {
+                let content = piece.split_to(piece.len().min(PIECE));
+                bytes += content.len() as u64;
+                crc32c = crc32c::crc32c_append(crc32c, &content);
+                sent = sent.and(send.send(put(Part::Content(content))).await);
+            }
+            if sent.is_err() {
+                return;
+            }
+        }
+        // Who refuses the file hears no more of it.
+        let _ = send.send(put(Part::End(api::PutEnd { bytes, crc32c }))).await;
+    });
+    ReceiverStream::new(messages)
+}
+
+/// The message that a request stands for: its body's fields, and beyond those what its path and query say.
+fn message(
+    input: &MessageDescriptor,
+    path: &RawPathParams,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    mut fields: Map<String, Value>,
+) -> Result<Bytes, Status> {
+    let idempotency = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(String::from);
+    let pairs = query.map(form).transpose()?.unwrap_or_default();
+    let named = path.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+    for (name, text) in pairs.into_iter().chain(named) {
+        let field = input.get_field_by_name(&name).ok_or_else(|| {
+            let known: Vec<String> = input.fields().map(|field| field.name().to_string()).collect();
+            Status::invalid_argument(format!("there is no parameter '{name}'; there are: {}", known.join(", ")))
+        })?;
+        let value = match field.kind() {
+            Kind::String => Value::from(text),
+            Kind::Enum(names) => Value::from(full_name(&names, &text)),
+            _ => serde_json::from_str(&text).unwrap_or(Value::from(text)),
+        };
+        let one = if field.is_list() { json!({name.as_str(): [&value]}) } else { json!({name.as_str(): &value}) };
+        let wrong = |e| Status::invalid_argument(format!("parameter '{name}': {e}; see /v1/openapi.json"));
+        DynamicMessage::deserialize(input.clone(), one).map_err(wrong)?;
+        if field.is_list() {
+            match fields.entry(name).or_insert_with(|| json!([])) {
+                Value::Array(list) => list.push(value),
+                other => *other = json!([value]),
+            }
+        } else {
+            fields.insert(name, value);
+        }
+    }
+    if input.get_field_by_name("key").is_some() && !fields.contains_key("key") {
+        // Who sends none does not mean to send it twice.
+        fields.insert("key".into(), idempotency.unwrap_or_else(|| format!("{:032x}", rand::random::<u128>())).into());
+    }
+    let wrong = |e| Status::invalid_argument(format!("the request is no {}: {e}; see /v1/openapi.json", input.name()));
+    let message = DynamicMessage::deserialize(input.clone(), Value::Object(fields)).map_err(wrong)?;
+    Ok(message.encode_to_vec().into())
+}
+
+/// An enum's value by its whole name, or by what its name ends in, in small letters: "completed".
+fn full_name(names: &prost_reflect::EnumDescriptor, text: &str) -> String {
+    let ends = format!("_{}", text.to_uppercase());
+    let found = names.values().find(|value| value.name() == text || value.name().ends_with(&ends));
+    found.map_or_else(|| text.to_string(), |value| value.name().to_string())
+}
+
+/// The pairs of a query.
+fn form(query: &str) -> Result<Vec<(String, String)>, Status> {
+    let uri = format!("/?{query}").parse().map_err(|_| Status::invalid_argument("the query makes no sense"))?;
+    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri);
+    pairs.map(|pairs| pairs.0).map_err(|e| Status::invalid_argument(e.to_string()))
+}
+
+async fn body(headers: &HeaderMap, body: Body) -> Result<Map<String, Value>, Status> {
+    let kind = headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase()).unwrap_or_default();
+    if kind.split(|b| *b == b';').next().map(<[u8]>::trim_ascii) != Some(b"application/json") {
+        let what = "the body must be JSON, with the header 'Content-Type: application/json'";
+        return Err(Status::invalid_argument(what));
+    }
+    let most = |_| Status::resource_exhausted(format!("the body has more than {MAX_BODY_BYTES} bytes, or ended early"));
+    let bytes = to_bytes(body, MAX_BODY_BYTES).await.map_err(most)?;
+    if bytes.trim_ascii().is_empty() {
+        return Ok(Map::new());
+    }
+    serde_json::from_slice(&bytes).map_err(|e| Status::invalid_argument(format!("the body is no JSON object: {e}")))
+}
+
+/// An answer as JSON.
+fn value(call: &MethodDescriptor, bytes: Bytes) -> Result<Value, Status> {
+    let broken = |e: &dyn std::fmt::Display| Status::internal(format!("the answer makes no sense: {e}"));
+    let message = DynamicMessage::decode(call.output(), bytes).map_err(|e| broken(&e))?;
+    // Programs in many languages find a field that is there easier to read than one that may be left out.
+    let options =
+        SerializeOptions::new().stringify_64_bit_integers(false).use_proto_field_name(true).skip_default_fields(false);
+    message.serialize_with_options(serde_json::value::Serializer, &options).map_err(|e| broken(&e))
+}
+
+/// The bytes of a piece of a file.
+fn content(call: &MethodDescriptor, part: Bytes) -> Result<Bytes, Status> {
+    let broken = |e| Status::internal(format!("the answer makes no sense: {e}"));
+    let message = DynamicMessage::decode(call.output(), part).map_err(broken)?;
+    let content = message.get_field_by_name("content");
+    Ok(content.and_then(|content| content.as_bytes().cloned()).unwrap_or_default())
+}
+
+/// A message of a stream as a line, or the error that ended it.
+fn line(call: &MethodDescriptor, part: Result<Bytes, Status>) -> Result<Bytes, Infallible> {
+    let told = part.and_then(|part| value(call, part)).unwrap_or_else(|status| error(&status));
+    let mut line = BytesMut::from(told.to_string().as_bytes());
+    line.put_u8(b'\n');
+    Ok(line.freeze())
+}
+
+/// The same as an event of the server-sent kind.
+fn event(call: &MethodDescriptor, part: Result<Bytes, Status>) -> Result<Bytes, Infallible> {
+    let (name, told) = match part.and_then(|part| value(call, part)) {
+        Ok(told) => ("message", told),
+        Err(status) => ("error", error(&status)),
+    };
+    Ok(format!("event: {name}\ndata: {told}\n\n").into())
+}
+
+fn json_of(value: &Value) -> Response {
+    ([(CONTENT_TYPE, "application/json")], format!("{value}\n")).into_response()
+}
+
+/// What an error says: its code, why for programs, a message for people, and what to do.
+fn error(status: &Status) -> Value {
+    let info = status.get_details_error_info();
+    let (reason, next) = info.map(|info| (info.reason, info.metadata.get("next_step").cloned())).unwrap_or_default();
+    json!({"error": {
+        "code": format!("{:?}", status.code()), "reason": reason, "message": status.message(),
+        "next_step": next.unwrap_or_default(),
+    }})
+}
+
+/// The HTTP status of each code, as in google/rpc/code.proto.
+fn refusal(status: &Status) -> Response {
+    let code = match status.code() {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        Code::Cancelled => StatusCode::REQUEST_TIMEOUT,
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (code, json_of(&error(status))).into_response()
+}

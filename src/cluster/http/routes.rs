@@ -1,0 +1,73 @@
+//! Which route stands for which call.
+
+use axum::http::Method;
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// One JSON object.
+    Once,
+    /// JSON objects, one a line, or server-sent events.
+    Many,
+    /// The bytes themselves.
+    Bytes,
+    /// One JSON object; the request's body is the bytes of a file.
+    Upload,
+}
+
+/// One route.
+#[derive(Debug)]
+pub(super) struct Route {
+    verb: &'static str,
+    /// Parts in braces are fields of the call's request; one with a star may have slashes.
+    pub path: &'static str,
+    /// The call, as "Service/Method" of `gristmill.v1`.
+    pub call: &'static str,
+    pub answer: Answer,
+}
+
+impl Route {
+    pub(super) fn verb(&self) -> Method {
+        match self.verb {
+            "POST" => Method::POST,
+            "PUT" => Method::PUT,
+            "DELETE" => Method::DELETE,
+            _ => Method::GET,
+        }
+    }
+
+    /// The path as documents write it.
+    pub(super) fn told_path(&self) -> String {
+        self.path.replace("{*", "{")
+    }
+
+    /// Whether its body is the rest of the call's request.
+    pub(super) fn posts(&self) -> bool {
+        self.verb == "POST"
+    }
+}
+
+const fn route(verb: &'static str, path: &'static str, call: &'static str, answer: Answer) -> Route {
+    Route { verb, path, call, answer }
+}
+
+/// All routes.
+pub(super) const ROUTES: &[Route] = &[
+    route("POST", "/v1/jobs", "Jobs/Submit", Answer::Once),
+    route("GET", "/v1/jobs", "Jobs/List", Answer::Once),
+    route("GET", "/v1/jobs/{job}", "Jobs/Get", Answer::Once),
+    route("GET", "/v1/jobs/{job}/watch", "Jobs/Watch", Answer::Many),
+    route("POST", "/v1/jobs/{job}/cancel", "Jobs/Cancel", Answer::Once),
+    route("POST", "/v1/jobs/{job}/retry", "Jobs/Retry", Answer::Once),
+    route("GET", "/v1/jobs/{job}/result", "Jobs/Result", Answer::Bytes),
+    route("GET", "/v1/jobs/{job}/logs", "Jobs/Logs", Answer::Many),
+    route("GET", "/v1/jobs/{job}/events", "Jobs/History", Answer::Many),
+    route("GET", "/v1/cluster", "Cluster/Status", Answer::Once),
+    route("GET", "/v1/workers", "Cluster/Workers", Answer::Once),
+    route("POST", "/v1/workers/{worker}/drain", "Cluster/Drain", Answer::Once),
+    route("GET", "/v1/apps", "Cluster/Apps", Answer::Once),
+    route("GET", "/v1/data", "Data/List", Answer::Once),
+    route("GET", "/v1/data/{*name}", "Data/Get", Answer::Bytes),
+    route("PUT", "/v1/data/{*name}", "Data/Put", Answer::Upload),
+    route("DELETE", "/v1/data/{*name}", "Data/Remove", Answer::Once),
+];
