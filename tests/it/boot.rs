@@ -1,68 +1,12 @@
 //! How nodes begin and end: where they are, whose folder it is, masters that begin a cluster together, signals.
 
-use std::fs::{self, File};
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
+use crate::process::Process;
 use crate::program::{Folder, until};
-
-/// A process with a node; it ends with the test, whatever comes of it.
-struct Node {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Node {
-    /// Runs the program with these arguments.
-    fn spawn(folder: &Folder, name: &str, arguments: &str) -> Self {
-        let log = folder.path().join(format!("{name}.log"));
-        let mut command = folder.gristmill(arguments);
-        let child = command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
-        Self { child, log }
-    }
-
-    fn has_said(&self, what: &str) -> bool {
-        fs::read_to_string(&self.log).unwrap().contains(what)
-    }
-
-    /// Waits until it has said this.
-    fn says(&mut self, what: &str) {
-        until(&format!("'{what}'"), || {
-            let ended = self.child.try_wait().unwrap().is_some();
-            let said = self.has_said(what);
-            assert!(said || !ended, "it ended without '{what}'");
-            said
-        });
-    }
-
-    fn signal(&self, signal: Signal) {
-        // It may have ended.
-        let _ = kill_process(Pid::from_child(&self.child), signal);
-    }
-
-    /// Waits for its end and gives its exit code.
-    fn ended(&mut self) -> Option<i32> {
-        until("the node to end", || self.child.try_wait().unwrap().is_some());
-        self.child.wait().unwrap().code()
-    }
-
-    fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.kill();
-        if std::thread::panicking() {
-            eprintln!("--- {}:\n{}", self.log.display(), fs::read_to_string(&self.log).unwrap_or_default());
-        }
-    }
-}
 
 /// An address of this machine that no other test has.
 fn address() -> String {
@@ -75,7 +19,7 @@ fn address() -> String {
 struct Three {
     folder: Folder,
     at: [String; 4],
-    nodes: Vec<Node>,
+    nodes: Vec<Process>,
 }
 
 impl Three {
@@ -83,16 +27,16 @@ impl Three {
         Self { folder: Folder::new(), at: std::array::from_fn(|_| address()), nodes: Vec::new() }
     }
 
-    fn start(&mut self, n: usize) -> Node {
+    fn start(&mut self, n: usize) -> Process {
         let (at, peers) = (&self.at[n], self.at[..3].join(","));
         let arguments = format!("master --data m{n} --store store --listen {at} --peers {peers} --cluster-token t");
-        Node::spawn(&self.folder, &format!("m{n}"), &arguments)
+        Process::start(&self.folder, &format!("m{n}"), &arguments)
     }
 
     /// All of them, ready.
     fn ready() -> Self {
         let mut three = Self::new();
-        let mut nodes: Vec<Node> = (0..3).map(|n| three.start(n)).collect();
+        let mut nodes: Vec<Process> = (0..3).map(|n| three.start(n)).collect();
         nodes.iter_mut().for_each(|node| node.says("is ready"));
         three.nodes = nodes;
         three
@@ -138,7 +82,7 @@ fn masters_that_were_told_otherwise_do_not_begin_together() {
     let mut first = three.start(0);
     let arguments =
         format!("master --data m1 --store store --listen {} --peers {}", three.at[1], three.at[..2].join(","));
-    let mut second = Node::spawn(&three.folder, "m1", &arguments);
+    let mut second = Process::start(&three.folder, "m1", &arguments);
     first.says("was told other peers or another token");
     second.says("was told other peers or another token");
     // They wait, and notice all the same that they are to end.
@@ -153,7 +97,7 @@ fn a_master_that_comes_back_elsewhere_is_found_there() {
     let mut three = Three::ready();
     three.nodes[2].kill();
     let arguments = format!("master --data m2 --store store --listen {}", three.at[3]);
-    three.nodes[2] = Node::spawn(&three.folder, "m2", &arguments);
+    three.nodes[2] = Process::start(&three.folder, "m2", &arguments);
     until("the members to know where it is", || three.members(0, &[0, 1, 3]));
     // Without it there is no quorum any more.
     three.nodes[1].kill();
@@ -173,7 +117,7 @@ fn a_leading_master_hands_over_when_it_is_told_to_end() {
 #[test]
 fn a_node_has_its_folder_for_itself_and_an_address_that_can_be_reached() {
     let folder = Folder::new();
-    let mut node = Node::spawn(&folder, "serve", "serve --data data --listen 127.0.0.1:0");
+    let mut node = Process::start(&folder, "serve", "serve --data data --listen 127.0.0.1:0");
     node.says("is ready");
     let refusals = [
         ("worker --data data --masters 127.0.0.1:1", "another process runs a node on data; end that one first"),
@@ -182,18 +126,17 @@ fn a_node_has_its_folder_for_itself_and_an_address_that_can_be_reached() {
         ("master --data m --join 127.0.0.1:1 --peers 127.0.0.1:1", "cannot be used with"),
     ];
     for (arguments, told) in refusals {
-        let mut refused = Node::spawn(&folder, "refused", arguments);
+        let mut refused = Process::start(&folder, "refused", arguments);
         refused.says(told);
         assert_ne!(refused.ended(), Some(0), "{arguments}");
     }
     let dead = folder.file("other/store/.gristmill-tmp/dead", "half of an obj");
     let arguments = "serve --data other --listen 0.0.0.0:0 --advertise localhost:0 --insecure";
-    let mut other = Node::spawn(&folder, "other", arguments);
+    let mut other = Process::start(&folder, "other", arguments);
     other.says("serve at localhost:");
     assert!(!dead.exists(), "what a writer left that died");
     folder.file("other/store/in/a.txt", "corn and rye\n");
-    let said = fs::read_to_string(&other.log).unwrap();
-    let at = said.split_once(" at ").unwrap().1.split_once(' ').unwrap().0.to_string();
+    let at = other.ready();
     assert_eq!(folder.run(&format!("submit wordcount in/ -o out --at {at}")).code, Some(0));
 }
 
@@ -201,11 +144,11 @@ fn a_node_has_its_folder_for_itself_and_an_address_that_can_be_reached() {
 fn a_worker_drains_and_a_second_signal_ends_what_cannot() {
     let folder = Folder::new();
     let at = address();
-    let mut master = Node::spawn(&folder, "m", &format!("master --data m --store store --listen {at}"));
+    let mut master = Process::start(&folder, "m", &format!("master --data m --store store --listen {at}"));
     master.says("is ready");
     let worker = |name: &str| {
         let arguments = format!("worker --data {name} --store store --masters {at} --name {name} --slots 1");
-        let mut node = Node::spawn(&folder, name, &arguments);
+        let mut node = Process::start(&folder, name, &arguments);
         node.says("registered");
         node
     };
@@ -214,14 +157,14 @@ fn a_worker_drains_and_a_second_signal_ends_what_cannot() {
     assert_eq!(one.ended(), Some(0));
     // Two of one name, of two folders.
     let arguments = format!("worker --data w3 --store store --masters {at} --name w2");
-    let mut namesake = Node::spawn(&folder, "w3", &arguments);
+    let mut namesake = Process::start(&folder, "w3", &arguments);
     namesake.says("give this one another --name");
     namesake.signal(Signal::TERM);
     assert_eq!(namesake.ended(), Some(0), "it holds nothing");
     master.kill();
     until("the second signal to end it", || {
         two.signal(Signal::TERM);
-        two.child.try_wait().unwrap().is_some()
+        !two.is_up()
     });
     assert_eq!(two.ended(), Some(143));
 }

@@ -4,7 +4,7 @@
 //! `nodes` starts, kills and pauses processes and knows what a cluster may leave behind, `outputs` watches what readers see,
 //! `net` cuts networks. `jobs` is about what is said of jobs, `apps` about what each app computes, `points` about nodes that
 //! die at each point of their work, `chaos` about those that die, stop and are cut off at random, `upgrade` about two
-//! releases in one cluster, `api` about other ways in, `straggler` about what a slow worker costs. `one` is for other modules.
+//! releases in one cluster, `api` about other ways in, `straggler` about what a slow worker costs.
 
 mod api;
 mod apps;
@@ -12,10 +12,7 @@ mod chaos;
 mod jobs;
 mod net;
 mod nodes;
-mod one;
 mod outputs;
 mod points;
 mod straggler;
 mod upgrade;
-
-pub(crate) use one::Node;

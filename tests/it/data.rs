@@ -6,16 +6,16 @@ use gristmill::cluster::proto::v1 as api;
 use gristmill::cluster::proto::v1::data_client::DataClient;
 use gristmill::cluster::proto::v1::put_request::Part;
 
-use crate::cluster::Node;
 use crate::http::{Answer, Request, listen, serve};
+use crate::process::Process;
 use crate::program::{Ended, Folder};
 
-/// A node, and a way to ask it.
-fn cluster(folder: &Folder) -> (Node, impl Fn(&str) -> Ended) {
-    let node = Node::start(folder, &["serve", "--data", "data", "--store", "store", "--listen", "127.0.0.1:0"]);
-    let at = node.address.clone();
-    let ask = move |arguments: &str| folder.run(&format!("{arguments} --at {at}"));
-    (node, ask)
+/// A node, where it is, and a way to ask it.
+fn cluster(folder: &Folder) -> (Process, String, impl Fn(&str) -> Ended) {
+    let mut node = Process::start(folder, "data", "serve --data data --store store --listen 127.0.0.1:0");
+    let at = node.ready();
+    let to = at.clone();
+    (node, at, move |arguments: &str| folder.run(&format!("{arguments} --at {to}")))
 }
 
 #[track_caller]
@@ -32,14 +32,14 @@ fn good(done: Ended) -> String {
 #[test]
 fn files_go_there_and_back() {
     let folder = Folder::new();
-    let (node, ask) = cluster(&folder);
+    let (_node, at, ask) = cluster(&folder);
     let large: String = (0..400_000).map(|n| format!("{n}\n")).collect();
     folder.file("books/a.txt", "rye\n");
     folder.file("books/deep/large", &large);
     folder.file("books/_x", "");
     good(ask("data put books in/books"));
     good(ask("data put books/a.txt books/_x in/"));
-    good(folder.fed(&format!("data put - in/stdin --at {}", node.address), "from a pipe"));
+    good(folder.fed(&format!("data put - in/stdin --at {at}"), "from a pipe"));
     let all = ["in/_x", "in/a.txt", "in/books/_x", "in/books/a.txt", "in/books/deep/large", "in/stdin"];
     assert_eq!(good(ask("data ls -o name")), all.map(|name| format!("{name}\n")).concat());
     assert_eq!(good(ask("data ls in/books/*.txt -o name")), "in/books/a.txt\n");
@@ -71,7 +71,7 @@ fn files_go_there_and_back() {
 #[test]
 fn files_are_not_replaced_by_chance() {
     let folder = Folder::new();
-    let (_node, ask) = cluster(&folder);
+    let (_node, _, ask) = cluster(&folder);
     folder.file("a", "one");
     folder.file("b", "another");
     good(ask("data put a x"));
@@ -98,8 +98,8 @@ fn files_are_not_replaced_by_chance() {
 #[tokio::test]
 async fn a_file_that_is_cut_or_changed_on_its_way_is_refused() {
     let folder = Folder::new();
-    let (node, ask) = cluster(&folder);
-    let mut client = DataClient::connect(format!("http://{}", node.address)).await.unwrap();
+    let (_node, at, ask) = cluster(&folder);
+    let mut client = DataClient::connect(format!("http://{at}")).await.unwrap();
     let message = |part| api::PutRequest { part: Some(part) };
     let begin = || message(Part::Begin(api::PutBegin { name: "x".into(), overwrite: false }));
     let content = || message(Part::Content("rye".into()));
@@ -139,7 +139,7 @@ async fn a_file_that_is_cut_or_changed_on_its_way_is_refused() {
 #[test]
 fn files_of_the_web_are_fetched_whole_or_not_at_all() {
     let folder = Folder::new();
-    let (_node, ask) = cluster(&folder);
+    let (_node, _, ask) = cluster(&folder);
     let text: String = (0..50_000).map(|n| format!("line {n}\n")).collect();
     let asked = Mutex::new(Vec::new());
     let body = text.clone();
@@ -189,7 +189,7 @@ fn files_of_the_web_are_fetched_whole_or_not_at_all() {
 #[test]
 fn results_come_through_any_master() {
     let folder = Folder::new();
-    let (node, ask) = cluster(&folder);
+    let (_node, at, ask) = cluster(&folder);
     folder.file("text", "rye corn rye\ncorn rye oats\n");
     good(ask("data put text in/text"));
     let submit = |rest: &str| good(ask(&format!("submit wordcount in/text --detach {rest}"))).trim().to_string();
@@ -203,7 +203,7 @@ fn results_come_through_any_master() {
     assert_eq!(parts.concat(), lines.iter().map(|line| format!("{line}\n")).collect::<String>());
     lines.sort();
     assert_eq!(lines, ["corn\t2", "oats\t1", "rye\t3"]);
-    let raw = folder.gristmill(&format!("job result {packed} --raw --at {}", node.address)).output().unwrap();
+    let raw = folder.gristmill(&format!("job result {packed} --raw --at {at}")).output().unwrap();
     assert!(raw.stdout.starts_with(&[0x1f, 0x8b]));
     fails(&ask(&format!("job result {plain} --part 2")), 1, "has 2 parts, from 0");
     good(ask("data rm -r out/a"));

@@ -1,17 +1,18 @@
 //! What is told of a cluster's jobs, while they run and afterwards: events, reports, logs of tasks, bad records. Nodes are
 //! processes of the program that has the app that misbehaves.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
+use crate::process::Process;
 use crate::program::{Ended, Folder, ended, until};
 
-/// A process with nodes; it ends with the test, whatever comes of it.
+/// A process with nodes, and how to ask it.
 struct Node {
-    child: Child,
+    process: Process,
     address: String,
     program: Program,
 }
@@ -26,18 +27,10 @@ impl Node {
     }
 
     fn start_of(program: Program, folder: &Folder, name: &str, arguments: &str) -> Self {
-        let log = folder.path().join(format!("{name}.log"));
-        let mut command = program(folder, &format!("{arguments} --store store --data {name} --listen 127.0.0.1:0"));
-        let child = command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
-        let mut node = Self { child, address: String::new(), program };
-        until(&format!("{name} to be ready"), || {
-            let said = fs::read_to_string(&log).unwrap();
-            assert!(node.child.try_wait().unwrap().is_none(), "{name} ended: {said}");
-            let at = said.lines().find_map(|line| line.strip_suffix(" is ready")?.rsplit_once(" at "));
-            node.address = at.map(|(_, at)| at.to_string()).unwrap_or_default();
-            !node.address.is_empty()
-        });
-        node
+        let command = program(folder, &format!("{arguments} --store store --data {name} --listen 127.0.0.1:0"));
+        let mut process = Process::of(command, folder.path().join(format!("{name}.log")));
+        let address = process.ready();
+        Self { process, address, program }
     }
 
     fn serve(folder: &Folder) -> Self {
@@ -62,17 +55,6 @@ impl Node {
     /// The newest job.
     fn job(&self, folder: &Folder) -> String {
         self.told(folder, "jobs -o name").lines().next().unwrap().to_string()
-    }
-
-    fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 
@@ -116,7 +98,7 @@ fn what_happened_to_a_job_is_told_after_a_restart_as_before() {
     for said in ["completed after", "map     1     1", "reduce  2     2", "2 records", "lines", "SLOWEST"] {
         assert!(report.contains(said), "{said}: {report}");
     }
-    node.kill();
+    node.process.kill();
     let node = Node::serve(&folder);
     until("the node to lead", || node.ask(&folder, &["job", "show", &job]).code == Some(0));
     assert_eq!(node.json(&folder, &format!("job events {job}")), events);
@@ -156,7 +138,7 @@ fn what_tasks_said_is_there_when_their_worker_is_not() {
     let submit = ["submit", "faulty", "in/a.txt", "-o", "out", "--max-attempts", "2"];
     assert_eq!(master.ask(&folder, &submit).code, Some(3));
     let job = master.job(&folder);
-    worker.kill();
+    worker.process.kill();
     archived(&folder);
     let logs = master.told(&folder, &format!("job logs {job}"));
     let lines: Vec<&str> = logs.lines().collect();

@@ -1,7 +1,7 @@
 //! The command line as its users meet it: the program is run on files, and what it prints and leaves is looked at.
 //!
-//! `program` runs it; `cli` is about commands and flags, `outputs` about what is left, `telling` about what is said,
-//! `apps` and `formats` about what each app computes, `errors` and `signals` about everything that goes wrong, `raft` about
+//! `program` runs it, `process` beside the test; `cli` is about commands and flags, `outputs` about what is left, `telling`
+//! about what is said, `apps` and `formats` about what each app computes, `errors` and `signals` about everything that goes wrong, `raft` about
 //! nodes of the replicated log, `boot` about how nodes begin and end, `cluster` about jobs on masters and workers, `stores`
 //! about buckets, `data` about files in the cluster's store; `http` is for servers of tests. How the engine computes is
 //! tested in the engine.
@@ -21,6 +21,8 @@ mod history;
 #[cfg(feature = "objects")]
 mod http;
 mod outputs;
+#[cfg(feature = "cluster")]
+mod process;
 mod program;
 #[cfg(feature = "cluster")]
 mod raft;

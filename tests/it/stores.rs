@@ -15,8 +15,8 @@ use gristmill::cluster::store::{Limits, Objects};
 use gristmill::engine::scratch::Mapping;
 use gristmill::engine::store::{Error, Kind, Meta, Name, Page, Publish, Store, Version, conformance, list_all, read};
 
-use crate::cluster::Node;
 use crate::http::Request;
+use crate::process::Process;
 use crate::program::Folder;
 use emulators::Emulator;
 use proxy::Fault;
@@ -289,9 +289,11 @@ fn jobs_over_buckets_give_the_bytes_of_local_runs() {
             (before == 0 && request.body.len() % 7 == 3).then_some(Fault::Status(503))
         });
         let url = emulator.url("jobs");
-        let serve = ["serve", "--data", "data", "--store", &url, "--listen", "127.0.0.1:0"];
-        let node = Node::start_with(&folder, &serve, &emulator.variables(through));
-        let ask = |arguments: &str| folder.out(&format!("{arguments} --at {}", node.address));
+        let mut serve = folder.gristmill(&format!("serve --data data --store {url} --listen 127.0.0.1:0"));
+        serve.envs(emulator.variables(through));
+        let mut node = Process::of(serve, folder.path().join("log"));
+        let at = node.ready();
+        let ask = |arguments: &str| folder.out(&format!("{arguments} --at {at}"));
         ask("data put books in/books");
         assert_eq!(ask("data ls in -o name"), "in/books/0.txt\nin/books/1.txt\nin/books/2.txt\n");
         for (n, app) in ["wordcount", "sort --key 1-3"].into_iter().enumerate() {
@@ -312,11 +314,11 @@ fn jobs_over_buckets_give_the_bytes_of_local_runs() {
             ask(&format!("submit {app} in/books/0.txt {rest} -o out/{n} --overwrite"));
             let new = ask(&format!("data ls out/{n} -o name"));
             assert!(new.lines().count() == 4 && old != new, "{}: {new}", emulator.kind);
-            let done = folder.run(&format!("job result {} --at {}", job.trim(), node.address));
+            let done = folder.run(&format!("job result {} --at {at}", job.trim()));
             assert!(done.code == Some(1) && done.err.contains("has been replaced"), "{done:?}");
             ask(&format!("data rm -r out/{n}"));
         }
-        let done = folder.run(&format!("data ls out --at {}", node.address));
+        let done = folder.run(&format!("data ls out --at {at}"));
         assert!(done.code == Some(1) && done.err.contains("no file in the store is called out"), "{done:?}");
     }
 }

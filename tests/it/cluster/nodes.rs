@@ -1,27 +1,23 @@
-//! Processes with a master or a worker each, and clusters of them. They end with the test, whatever comes of it; of one
-//! that failed, the ends of their logs are shown.
+//! Nodes that can be started again where they were, and clusters of them.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::net::TcpListener;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
 
 use super::net::Net;
+use crate::process::Process;
 use crate::program::{Ended, Folder, Running, until};
 
 /// The longest wait for an answer, the end of a small job, or the end of temporaries after that.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The file, beside the store, in which nodes look whether to die.
 const FAILPOINT: &str = "failpoint";
-/// How much of a node's log is shown of a test that failed.
-const SHOWN: usize = 6000;
-
 /// A process with a node; or its folder, while there is none.
 pub(crate) struct Node {
     pub(crate) name: String,
@@ -31,7 +27,7 @@ pub(crate) struct Node {
     /// The program and its arguments.
     command: Vec<String>,
     environment: BTreeMap<String, String>,
-    child: Option<Child>,
+    process: Option<Process>,
     log: PathBuf,
 }
 
@@ -52,7 +48,7 @@ impl Node {
             data: folder.path().join(name),
             command: command.split_whitespace().map(String::from).collect(),
             environment: BTreeMap::new(),
-            child: None,
+            process: None,
             log: folder.path().join(format!("{name}.log")),
         };
         node.begin(folder.path());
@@ -62,23 +58,25 @@ impl Node {
     /// Starts the process of a node that has none, where it was, and waits until it is ready.
     pub(crate) fn begin(&mut self, folder: &Path) {
         self.spawn(folder);
-        until(&format!("{} to be ready", self.name), || {
-            assert!(self.is_up(), "{} ended before it was ready", self.name);
-            self.has_said(" is ready")
-        });
+        self.process.as_mut().map(Process::ready);
     }
 
     /// As [`Node::begin`], without waiting.
     pub(crate) fn spawn(&mut self, folder: &Path) {
-        assert!(self.child.is_none(), "{} runs already", self.name);
+        assert!(self.process.is_none(), "{} runs already", self.name);
         // What is waited for is said by this process, not by one before it.
-        let before = fs::read(&self.log).unwrap_or_default();
-        fs::write(self.log.with_extension("log.before"), before).unwrap();
-        let log = File::create(&self.log).unwrap();
+        if self.log.exists() {
+            fs::rename(&self.log, self.before()).unwrap();
+        }
         let mut command = Command::new(&self.command[0]);
-        command.args(&self.command[1..]).current_dir(folder).stdin(Stdio::null()).env("NO_COLOR", "1");
+        command.args(&self.command[1..]).current_dir(folder).env("NO_COLOR", "1");
         command.env("GRISTMILL_FAILPOINT", folder.join(FAILPOINT)).envs(&self.environment);
-        self.child = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        self.process = Some(Process::of(command, self.log.clone()));
+    }
+
+    /// What the process before this one said.
+    fn before(&self) -> PathBuf {
+        self.log.with_extension("log.before")
     }
 
     /// Sets a variable for the processes that are started from now on.
@@ -93,19 +91,16 @@ impl Node {
 
     /// Whether its process runs.
     pub(crate) fn is_up(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+        self.process.as_mut().is_some_and(Process::is_up)
     }
 
     /// Of its process, which runs.
     pub(crate) fn pid(&self) -> Pid {
-        Pid::from_child(self.child.as_ref().expect("a process"))
+        self.process.as_ref().expect("a process").pid()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        if let Some(child) = &self.child {
-            // It may have ended.
-            let _ = kill_process(Pid::from_child(child), signal);
-        }
+        self.process.iter().for_each(|process| process.signal(signal));
     }
 
     /// SIGKILL.
@@ -116,34 +111,16 @@ impl Node {
 
     /// Waits for the end of its process; gives its exit code, or the signal that ended it as a negative number.
     pub(crate) fn wait(&mut self) -> Option<i32> {
-        let mut status = None;
-        until(&format!("{} to end", self.name), || {
-            status = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
-            status.is_some() || self.child.is_none()
-        });
-        self.child = None;
-        status.and_then(|status| status.code().or_else(|| status.signal().map(|signal| -signal)))
-    }
-
-    fn show_log(&self) {
-        for (of, path) in [("before", self.log.with_extension("log.before")), ("now", self.log.clone())] {
-            let log = fs::read_to_string(path).unwrap_or_default();
-            let from = (log.len().saturating_sub(SHOWN)..=log.len()).find(|at| log.is_char_boundary(*at)).unwrap_or(0);
-            if !log.is_empty() {
-                eprintln!("--- {} at {}, {of}:\n{}", self.name, self.address, &log[from..]);
-            }
-        }
+        self.process.take().and_then(|mut process| process.ended())
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        if std::thread::panicking() {
-            self.show_log();
+        if std::thread::panicking()
+            && let Ok(before) = fs::read_to_string(self.before())
+        {
+            eprintln!("--- {} at {}, before:\n{before}", self.name, self.address);
         }
     }
 }
