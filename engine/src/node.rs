@@ -14,3 +14,5 @@ mod signal;
 mod spec;
 mod spool;
 pub mod worker;
+
+pub use objects::patiently;

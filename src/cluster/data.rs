@@ -12,14 +12,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_engine::data::commit::{Manifest, SUCCESS};
+use gristmill_engine::node;
 use gristmill_engine::scratch::{Mapping, map_file};
 use gristmill_engine::store::{Error, Kind, Meta, Name, Pattern, READ, Store as _, list_all, read};
 use gristmill_proto::v1 as api;
 use gristmill_proto::v1::data_server::DataServer;
 use gristmill_proto::v1::put_request::Part;
+use gristmill_raft::tokio::TokioRuntime;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
@@ -32,9 +34,6 @@ pub const PIECE: usize = 1 << 20;
 const UPLOADS: usize = 16;
 /// How long the next piece of a file that comes in may take.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How often something is tried that may go well another time, and the pause after the first try; doubled each time.
-const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(100);
 /// Versions of a file that one overwrite meets before it gives up.
 const RIVALS: u32 = 10;
 /// Objects that are looked at for one page of a listing.
@@ -91,15 +90,13 @@ async fn patiently<T, F>(mut what: impl FnMut() -> F) -> (Result<T, Error>, bool
 where
     F: Future<Output = Result<T, Error>>,
 {
-    let mut pause = PAUSE;
-    for tried in 1..TRIES {
-        match what().await {
-            Err(e) if e.kind == Kind::Retryable => sleep(pause).await,
-            done => return (done, tried > 1),
-        }
-        pause *= 2;
-    }
-    (what().await, true)
+    let mut tries = 0;
+    let again = || {
+        tries += 1;
+        what()
+    };
+    let done = node::patiently::<TokioRuntime, _, _>(again).await;
+    (done, tries > 1)
 }
 
 impl Data {

@@ -25,8 +25,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The most bytes of an object that is read whole into memory: a plan of 100,000 tasks has about 20 MiB.
 const MOST_WHOLE: u64 = 256 << 20;
 
-/// Does something until it goes well, fails for good, or was tried often enough.
-pub(crate) async fn patiently<Rt, T, F>(mut what: impl FnMut() -> F) -> Result<T, Error>
+/// Does something with a store until it goes well, fails for good, or was tried five times, with pauses of 0.1 to 0.8 seconds.
+///
+/// # Errors
+/// That of the last try.
+pub async fn patiently<Rt, T, F>(mut what: impl FnMut() -> F) -> Result<T, Error>
 where
     Rt: AsyncRuntime,
     F: Future<Output = Result<T, Error>>,

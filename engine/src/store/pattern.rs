@@ -42,6 +42,11 @@ impl Pattern {
         &self.prefix
     }
 
+    /// Whether it is one with special characters.
+    pub fn is_glob(&self) -> bool {
+        self.matcher.is_some()
+    }
+
     /// Whether it names this one.
     pub fn matches(&self, name: &Name) -> bool {
         let name = name.as_str();

@@ -3,6 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
+use gristmill::cluster::proto::v1::ListJobsRequest;
+use gristmill::cluster::proto::v1::jobs_client::JobsClient;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
 
@@ -165,6 +167,35 @@ async fn health_and_reflection_answer_as_the_field_asks() {
     let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
     assert!(names.contains(&"gristmill.v1.Jobs".into()) && names.contains(&"gristmill.v1.Cluster".into()), "{names:?}");
     assert!(!names.iter().any(|name| name.contains("internal")), "{names:?}");
+}
+
+/// A master that does not lead passes a call on, but none that another one passed on to it.
+#[tokio::test]
+async fn a_call_is_passed_on_once() {
+    let folder = Folder::new();
+    let first = Node::start(&folder, "master", "m1", "");
+    let second = Node::start(&folder, "master", "m2", &format!("--join {}", first.address));
+    let ask = async |node: &Node, passed_on: bool| {
+        let at = format!("http://{}", node.address);
+        let channel = tonic::transport::Endpoint::from_shared(at).unwrap().connect().await.unwrap();
+        let mut request = tonic::Request::new(ListJobsRequest::default());
+        if passed_on {
+            request.metadata_mut().insert("gristmill-passed-on", "1".parse().unwrap());
+        }
+        JobsClient::new(channel).list(request).await.map(|_| ()).map_err(|status| status.code())
+    };
+    let begun = std::time::Instant::now();
+    loop {
+        let plain = [ask(&first, false).await, ask(&second, false).await];
+        let passed = [ask(&first, true).await, ask(&second, true).await];
+        let refused = passed.iter().filter(|answer| **answer == Err(tonic::Code::Unavailable)).count();
+        // Leadership may move at the beginning.
+        if plain == [Ok(()), Ok(())] && refused == 1 && passed.contains(&Ok(())) {
+            return;
+        }
+        assert!(begun.elapsed().as_secs() < 60, "{plain:?}, {passed:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
 }
 
 /// An authority, and certificates that it signed for nodes on this machine, as files of a folder.

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use globset::GlobBuilder;
 use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::v1::{JobError, Phase, job_error::Reason};
 use gristmill_raft::runtime::AsyncRuntime as _;
@@ -23,7 +22,7 @@ use crate::data::output::PartSummary;
 use crate::node::env::Note;
 use crate::node::point::Point;
 use crate::node::{objects, spec};
-use crate::store::{self, Kind, Name, Store as _};
+use crate::store::{self, Kind, Name, Pattern, Store as _};
 use crate::task::plan::TASK_BYTES;
 use crate::task::{self, Range, TaskPlan, publish};
 
@@ -126,29 +125,20 @@ impl<E: MasterEnv> Inner<E> {
 
     /// The objects that one of the inputs of a job stands for.
     async fn list(&self, pattern: &str) -> Result<Vec<(Name, store::Meta)>, Setback> {
-        let bad = |e: &dyn std::fmt::Display| never(Reason::Input, format!("input {pattern}: {e}"), "");
-        let glob = pattern.find(['*', '?', '[', '{']);
-        if glob.is_none() && !pattern.ends_with('/') {
-            let name = &Name::new(pattern).map_err(|e| bad(&e))?;
+        let bad = |e: store::Error| never(Reason::Input, format!("input {pattern}: {e}"), "");
+        let mut named = Pattern::new(pattern).map_err(bad)?;
+        if !named.is_glob() && !pattern.ends_with('/') {
+            let name = &Name::new(pattern).map_err(bad)?;
             match objects::patiently::<E::Rt, _, _>(|| self.env.store().head(name)).await {
                 Ok(meta) => return Ok(vec![(name.clone(), meta)]),
                 Err(e) if e.kind == Kind::NotFound => {}
                 Err(e) => return Err(later(e)),
             }
+            named = Pattern::new(&format!("{pattern}/")).map_err(bad)?;
         }
-        let prefix = match glob {
-            Some(at) => pattern[..at].rfind('/').map_or("", |slash| &pattern[..=slash]).to_string(),
-            None => format!("{}/", pattern.trim_end_matches('/')),
-        };
-        let found = objects::patiently::<E::Rt, _, _>(|| store::list_all(self.env.store(), &prefix)).await;
-        let found = found.map_err(later)?;
-        let Some(_) = glob else {
-            return Ok(found.into_iter().filter(|(name, _)| !is_hidden(&name.as_str()[prefix.len()..])).collect());
-        };
-        let glob = GlobBuilder::new(pattern).literal_separator(true).build().map_err(|e| bad(&e))?;
-        let matcher = glob.compile_matcher();
-        let wanted = |name: &str| matcher.is_match(name) && !is_hidden(&name[prefix.len()..]);
-        Ok(found.into_iter().filter(|(name, _)| wanted(name.as_str())).collect())
+        let found = objects::patiently::<E::Rt, _, _>(|| store::list_all(self.env.store(), named.prefix())).await;
+        let wanted = |name: &Name| named.matches(name) && !is_hidden(&name.as_str()[named.prefix().len()..]);
+        Ok(found.map_err(later)?.into_iter().filter(|(name, _)| wanted(name)).collect())
     }
 
     pub(super) async fn load_plan(&self, job: &Job) -> Result<Plan, Setback> {
