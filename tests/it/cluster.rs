@@ -4,11 +4,12 @@
 //! `nodes` starts, kills and pauses processes and knows what a cluster may leave behind, `outputs` watches what readers see,
 //! `net` cuts networks. `jobs` is about what is said of jobs, `apps` about what each app computes, `points` about nodes that
 //! die at each point of their work, `chaos` about those that die, stop and are cut off at random, `upgrade` about two
-//! releases in one cluster, `api` about other ways in, `straggler` about what a slow worker costs.
+//! releases in one cluster, `api` about other ways in, `straggler` and `figures` about what all that costs.
 
 mod api;
 mod apps;
 mod chaos;
+mod figures;
 mod jobs;
 mod net;
 mod nodes;

@@ -18,6 +18,11 @@ pub(crate) const COUNTS: &str = "and\t1\ncat\t1\ndog\t1\nend\t1\nthe\t3\n";
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The program: the one that was built with the tests, or for a measurement another that the environment names.
+pub(crate) fn program() -> PathBuf {
+    std::env::var_os("GRISTMILL_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_gristmill").into(), PathBuf::from)
+}
+
 /// A folder that is gone after the test; programs run in it.
 pub(crate) struct Folder(tempfile::TempDir);
 
@@ -70,7 +75,7 @@ impl Folder {
     }
 
     pub(crate) fn gristmill(&self, args: &str) -> Command {
-        let mut command = self.command(env!("CARGO_BIN_EXE_gristmill"));
+        let mut command = self.command(program());
         command.args(args.split_whitespace());
         command
     }

@@ -86,11 +86,10 @@ pub(crate) fn spill_log(
 ) -> Result<(), Error> {
     let mut run = runs.create(order)?;
     let mut sorter = Sorter::default();
-    // SAFETY: the log and its input are alive.
-    let key = |e: &LogEntry| -> *const [u8] { unsafe { known.key(e) } };
     let mut part = 0;
     for (range, blocks) in log.ranges().iter().enumerate() {
-        let sorted = sorter.sort(blocks, &key, ranges.skip(range));
+        // SAFETY: the log and its input are alive.
+        let sorted = unsafe { known.sort(&mut sorter, blocks, ranges.skip(range)) };
         for (i, entry) in sorted.iter().enumerate() {
             known.prefetch(sorted, i);
             // SAFETY: as above.

@@ -172,7 +172,7 @@ fn number_at(key: &[u8], done: usize) -> u128 {
 ///
 /// # Safety
 /// The arenas of long keys must be alive.
-pub(crate) unsafe fn sort<K: Copy>(items: &mut [Item<K>], place: &impl Fn(&K) -> usize) {
+pub(crate) unsafe fn sort<K: Copy>(items: &mut [Item<K>], place: &dyn Fn(&K) -> usize) {
     // SAFETY: passed on to the caller.
     unsafe { sort_from(items, place, 0) }
 }
@@ -181,7 +181,7 @@ pub(crate) unsafe fn sort<K: Copy>(items: &mut [Item<K>], place: &impl Fn(&K) ->
 ///
 /// # Safety
 /// As above.
-unsafe fn sort_from<K: Copy>(items: &mut [Item<K>], place: &impl Fn(&K) -> usize, round: usize) {
+unsafe fn sort_from<K: Copy>(items: &mut [Item<K>], place: &dyn Fn(&K) -> usize, round: usize) {
     if items.len() <= FEW {
         if !insert(items) {
             return;
@@ -228,7 +228,7 @@ fn insert<K: Copy>(items: &mut [Item<K>]) -> bool {
 ///
 /// # Safety
 /// As above.
-unsafe fn resolve<K: Copy>(ties: &mut [Item<K>], place: &impl Fn(&K) -> usize, round: usize) {
+unsafe fn resolve<K: Copy>(ties: &mut [Item<K>], place: &dyn Fn(&K) -> usize, round: usize) {
     let done = round * INLINE;
     // SAFETY: passed on to the caller.
     let len = |i: &Item<K>| unsafe { i.len() };

@@ -16,7 +16,7 @@ use super::emit::Tally;
 use super::output::lock;
 use super::pages::Pages;
 use super::ranges::Ranges;
-use super::sort::Prefixed;
+use super::sort::{Prefixed, Sorter};
 use crate::app::Emit;
 use crate::value::{Stable, Value};
 
@@ -116,6 +116,21 @@ impl Known {
                 None => copied(start),
             }
         }
+    }
+
+    /// Sorts the entries of `blocks` by their keys, which agree in their first `from` bytes.
+    ///
+    /// # Safety
+    /// As for [`Known::key`].
+    pub(crate) unsafe fn sort<'s>(
+        &self,
+        sorter: &'s mut Sorter<Entry>,
+        blocks: &[&[Entry]],
+        from: usize,
+    ) -> &'s mut [Entry] {
+        // Here and not at the callers, some of which are made for each app: a sort is much code.
+        // SAFETY: passed on to the caller.
+        sorter.sort(blocks, &|e: &Entry| -> *const [u8] { unsafe { self.key(e) } }, from)
     }
 
     /// Asks for the bytes of entries that will be read soon: of one the first, which may take a walk through page

@@ -136,8 +136,7 @@ mod tests {
             assert!(*task.parts.start() >= part, "parts of tasks do not go back");
             part = *task.parts.end();
             // SAFETY: log and input are alive.
-            let key = |e: &Entry| -> *const [u8] { unsafe { known.key(e) } };
-            for entry in sorter.sort(&task.blocks, &key, task.skip) {
+            for entry in unsafe { known.sort(&mut sorter, &task.blocks, task.skip) } {
                 // SAFETY: as above.
                 let key = unsafe { known.key(entry) };
                 assert!(task.parts.contains(&splitters.partition_point(|s| s.as_slice() <= key)));

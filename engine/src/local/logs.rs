@@ -68,12 +68,11 @@ impl<A: App> Run<'_, A> {
         let tasks: Vec<(usize, Task<'t>)> = tasks.into_iter().map(number).collect();
         outputs.expect(&pieces)?;
         self.context.observer.phase(Phase::Reduce, tasks.len() as u64);
-        // SAFETY: logs and input are alive.
-        let key = |e: &Entry| -> *const [u8] { unsafe { known.key(e) } };
         let best = Mutex::default();
         self.each_task(&counts, outputs, |i, sorter: &mut Sorter<Entry>| {
             let (first, task) = &tasks[i];
-            let mut rest: &[Entry] = sorter.sort(&task.blocks, &key, task.skip);
+            // SAFETY: logs and input are alive.
+            let mut rest: &[Entry] = unsafe { known.sort(sorter, &task.blocks, task.skip) };
             for part in task.parts.clone() {
                 // SAFETY: as above.
                 let ours = |e: &Entry| splitters.get(part).is_none_or(|s| unsafe { known.key(e) } < s.as_slice());

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal};
 
 use super::net::Net;
 use crate::process::Process;
-use crate::program::{Ended, Folder, Running, until};
+use crate::program::{Ended, Folder, Running, program};
 
 /// The longest wait for an answer, the end of a small job, or the end of temporaries after that.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,7 +40,8 @@ impl Node {
 
     /// As [`Node::start`], at this address, with a command before it.
     fn start_at(folder: &Folder, address: &str, before: &str, role: &str, name: &str, arguments: &str) -> Self {
-        let program = env!("CARGO_BIN_EXE_gristmill");
+        let program = program();
+        let program = program.display();
         let command = format!("{before} {program} {role} --data {name} --store store --listen {address} {arguments}");
         let mut node = Self {
             name: name.to_string(),
@@ -155,7 +156,7 @@ impl Client {
         let begun = Instant::now();
         loop {
             let at = &self.addresses[self.turn % self.addresses.len()];
-            let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
+            let mut command = Command::new(program());
             let all = format!("{arguments} --at {at}{}", self.flags);
             command.current_dir(&self.folder).args(all.split_whitespace()).env("NO_COLOR", "1");
             let ended = Running::start(command).wait_within(each);

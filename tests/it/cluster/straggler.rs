@@ -1,5 +1,5 @@
-//! What a slow worker costs a job, with second attempts and without. Prints figures, asserts nothing about them:
-//! `cargo test --release --test it straggler -- --ignored --nocapture`.
+//! What a slow worker costs a job, with second attempts and without. Prints figures, asserts nothing about them. With
+//! `GRISTMILL_PROGRAM` naming a release build: `cargo test --test it straggler -- --ignored --nocapture`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
