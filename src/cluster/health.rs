@@ -26,7 +26,7 @@ pub(super) fn health(master: Option<&MasterNode<World>>) -> HealthServer<impl He
     if let Some(node) = master.cloned() {
         tokio::spawn(async move {
             while node.log().ended().is_none() {
-                let led = node.log().metrics().leadership.leader.is_some();
+                let led = node.log().leadership().leader.is_some();
                 let status = if led { ServingStatus::Serving } else { ServingStatus::NotServing };
                 reporter.set_service_status("gristmill.v1.Jobs", status).await;
                 reporter.set_service_status("gristmill.v1.Cluster", status).await;

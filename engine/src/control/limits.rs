@@ -20,6 +20,8 @@ pub const DRAINED: usize = 1_000;
 pub const SLOTS: u32 = 1_024;
 /// Apps that a worker offers.
 pub const APPS: usize = 256;
+/// Bytes of input that a job can ask for in each map task.
+pub const MAP_TASK_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 30;
 /// Map tasks of a job.
 pub const MAPS: u32 = 100_000;
 /// Parts of a job's output.

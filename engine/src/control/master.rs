@@ -194,6 +194,8 @@ pub enum Effect {
         ticket: u64,
         /// The command.
         command: wire::Command,
+        /// What became of it is told no sooner than this after now, so that more gathers meanwhile.
+        pause: Duration,
     },
     /// Answer a worker's poll.
     Answer {

@@ -52,8 +52,8 @@ fn check_one(spec: &JobSpec, follows: bool) -> Decision<()> {
         ),
         (spec.reducers <= limits::PARTS, "too many reducers: at most 10000"),
         (
-            spec.map_task_bytes == 0 || (1 << 20..=16 << 30).contains(&spec.map_task_bytes),
-            "a map task has 1 MiB to 16 GiB",
+            spec.map_task_bytes == 0 || limits::MAP_TASK_BYTES.contains(&spec.map_task_bytes),
+            "a map task has 64 KiB to 16 GiB",
         ),
         ((-100..=100).contains(&spec.priority), "priorities are -100 to 100"),
         (spec.skip_bad_records <= limits::BAD_RECORDS, "at most 100000 bad records can be passed over"),

@@ -243,7 +243,7 @@ impl<E: MasterEnv> Inner<E> {
     }
 
     fn not_leader(&self) -> CallError {
-        let leadership = self.log.metrics().leadership;
+        let leadership = self.log.leadership();
         let leader = leadership.leader.filter(|_| !leadership.here).map(|peer| peer.address);
         CallError::NotLeader { leader }
     }
@@ -271,7 +271,7 @@ impl<E: MasterEnv> Inner<E> {
 
     /// Begins or ends to lead, as the log has it.
     async fn follow(self: &Arc<Self>) {
-        let leadership = self.log.metrics().leadership;
+        let leadership = self.log.leadership();
         let leads = self.leading().as_ref().map(|leading| leading.master.term());
         if !self.has_quorum() {
             self.step_down();
@@ -285,7 +285,7 @@ impl<E: MasterEnv> Inner<E> {
         self.news.take();
         // What earlier leaders committed is applied here before this one begins.
         let Ok(state) = self.log.read(|replica| replica.state.clone()).await else { return };
-        if self.log.metrics().leadership.term != leadership.term {
+        if self.log.leadership().term != leadership.term {
             return;
         }
         self.env.note(Note::Leads { term: leadership.term });
@@ -349,8 +349,8 @@ impl<E: MasterEnv> Inner<E> {
                     self.answer(incarnation, answer);
                 }
                 Effect::StepDown => self.step_down(),
-                Effect::Propose { ticket, command } => {
-                    drop(E::Rt::spawn(async move { node.propose_for_leader(ticket, command).await }));
+                Effect::Propose { ticket, command, pause } => {
+                    drop(E::Rt::spawn(async move { node.propose_for_leader(ticket, command, pause).await }));
                 }
                 Effect::Plan(of) => {
                     let (job, work) = (of.id, async move { node.plan(&of).await });
@@ -427,8 +427,9 @@ impl<E: MasterEnv> Inner<E> {
         }
     }
 
-    async fn propose_for_leader(self: &Arc<Self>, ticket: u64, command: wire::Command) {
+    async fn propose_for_leader(self: &Arc<Self>, ticket: u64, command: wire::Command, pause: Duration) {
         use gristmill_raft::Error::{NotLeader, Refused};
+        let told_from = clock::now::<E::Rt>() + pause;
         let outcome = match self.log.propose(command.encode_to_vec()).await {
             Ok(_) => Proposed::Applied,
             Err(NotLeader { .. }) => Proposed::NotLeader,
@@ -436,6 +437,9 @@ impl<E: MasterEnv> Inner<E> {
             Err(_) => Proposed::Unknown,
         };
         self.tell_applied();
+        if !pause.is_zero() {
+            E::Rt::sleep_until(told_from).await;
+        }
         self.tell(Input::Proposed { ticket, outcome });
     }
 

@@ -276,6 +276,18 @@ fn straggling(flags: &str) -> (World, u64, u32) {
 }
 
 #[test]
+fn all_tasks_of_a_slow_worker_get_second_attempts_at_once() {
+    let (mut world, job) = started(3, 2, "maps=6 parts=1");
+    let slow: Vec<u32> = tasks(&world, 1).into_iter().map(|(_, map)| map).collect();
+    pass(&mut world, 100, &[0, 1, 2]);
+    [0, 2].into_iter().for_each(|worker| finish_all(&mut world, worker));
+    settle(&mut world);
+    pass(&mut world, 1000, &[0, 1, 2]);
+    let attempts: Vec<usize> = slow.iter().map(|map| world.task(job, Stage::Map, *map).len()).collect();
+    assert_eq!(attempts, [2, 2]);
+}
+
+#[test]
 fn a_job_without_backups_waits_for_its_stragglers() {
     let (world, job, slow) = straggling("maps=4 parts=1 no-backups");
     assert_eq!(world.task(job, Stage::Map, slow).len(), 1);
@@ -424,6 +436,26 @@ fn reports_are_batched_while_a_proposal_is_under_way() {
     let [(_, command)] = world.proposals.iter().collect::<Vec<_>>()[..] else { panic!("one more") };
     let Some(Action::TaskChanges(changes)) = &command.action else { panic!() };
     assert_eq!(changes.changes.len(), 8, "each once");
+}
+
+#[test]
+fn batches_that_follow_each_other_closely_are_spaced() {
+    let (mut world, _) = started(1, 1, "maps=40 parts=1");
+    let batch = |world: &mut World| {
+        world.finish(0, 0);
+        world.step(0);
+        let pause = world.pause;
+        world.now += pause.max(Duration::from_millis(1));
+        settle(world);
+        world.step(0);
+        pause
+    };
+    let pauses: Vec<Duration> = (0..25).map(|_| batch(&mut world)).collect();
+    assert_eq!(pauses[..5], [Duration::ZERO; 5], "a small job waits for nothing: {pauses:?}");
+    let ms = Duration::from_millis;
+    assert!(pauses[12..].iter().all(|pause| (ms(10)..=ms(20)).contains(pause)), "at a steady rate: {pauses:?}");
+    world.now += Duration::from_secs(1);
+    assert_eq!(batch(&mut world), Duration::ZERO, "after a quiet second");
 }
 
 #[test]

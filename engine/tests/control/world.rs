@@ -58,6 +58,8 @@ pub struct World {
     pub master: Master,
     pub workers: Vec<Worker>,
     pub proposals: VecDeque<(u64, wire::Command)>,
+    /// Of the newest proposal.
+    pub pause: Duration,
     pub errands: VecDeque<Effect>,
     pub store: BTreeMap<String, Digest>,
     pub log: Vec<Vec<u8>>,
@@ -79,6 +81,7 @@ impl World {
             master,
             workers: (0..workers).map(|n| Worker::new(format!("w{n}"), slots)).collect(),
             proposals: VecDeque::new(),
+            pause: Duration::ZERO,
             errands: VecDeque::new(),
             store: BTreeMap::new(),
             log: Vec::new(),
@@ -138,7 +141,10 @@ impl World {
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Propose { ticket, command } => self.proposals.push_back((ticket, command)),
+                Effect::Propose { ticket, command, pause } => {
+                    self.pause = pause;
+                    self.proposals.push_back((ticket, command));
+                }
                 Effect::Answer { incarnation, answer } => self.answer(incarnation, answer),
                 Effect::StepDown => {}
                 errand => self.errands.push_back(errand),

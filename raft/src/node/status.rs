@@ -129,7 +129,12 @@ impl<E: Env, S: StateMachine> Node<E, S> {
         leadership(&metrics, me).here && (recent() || alone())
     }
 
-    /// Figures as of now.
+    /// Who leads, as far as this node knows.
+    pub fn leadership(&self) -> Leadership {
+        leadership(&self.inner.raft.metrics().borrow_watched(), self.inner.identity.node)
+    }
+
+    /// Figures as of now. Some of them are asked of the disk: not for every request.
     pub fn metrics(&self) -> Metrics {
         let receiver = self.inner.raft.metrics();
         let metrics = receiver.borrow_watched();

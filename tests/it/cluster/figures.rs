@@ -42,19 +42,23 @@ fn quantile(mut of: Vec<f64>, part: f64) -> f64 {
     of[((of.len() - 1) as f64 * part) as usize]
 }
 
-/// A text in the store: the one that is named, or one of a few words.
-fn text(folder: &Folder) {
-    let Some(named) = std::env::var_os("GRISTMILL_TEXT").map(PathBuf::from) else { return texts(folder, 1_000_000) };
+/// A text in the store, so many times: the one that is named, or one of a few words.
+pub(crate) fn text(folder: &Folder, times: usize) {
+    let Some(named) = std::env::var_os("GRISTMILL_TEXT").map(PathBuf::from) else {
+        return texts(folder, times * 1_000_000);
+    };
     fs::create_dir_all(folder.path().join("store/books")).unwrap();
-    let there = folder.path().join("store/books/text.txt");
-    fs::hard_link(&named, &there).or_else(|_| fs::copy(&named, &there).map(drop)).unwrap();
+    for n in 0..times {
+        let there = folder.path().join(format!("store/books/{n}.txt"));
+        fs::hard_link(&named, &there).or_else(|_| fs::copy(&named, &there).map(drop)).unwrap();
+    }
 }
 
 #[test]
 #[ignore = "a measurement that asserts nothing: for a quiet machine and a release build"]
 fn what_a_job_costs_beside_a_local_run() {
     let folder = Folder::new();
-    text(&folder);
+    text(&folder, 1);
     let cluster = cluster(folder, 2);
     let (folder, at) = (&cluster.folder, &cluster.masters[0].address);
     let (mut local, mut submitted) = (Vec::new(), Vec::new());
@@ -80,7 +84,7 @@ fn what_small_jobs_cost() {
     folder.file("store/small", "the mill grinds the corn\n");
     let cluster = cluster(folder, 2);
     let (folder, at) = (&cluster.folder, &cluster.masters[0].address);
-    let job = |n: usize| 1000.0 * seconds(folder, &format!("submit wordcount empty --at {at} -o empty/{n}"));
+    let job = |n: usize| 1000.0 * seconds(folder, &format!("submit wordcount empty --at {at} -o out/empty-{n}"));
     let all: Vec<f64> = (0..EMPTY_JOBS).map(job).collect();
     println!(
         "{EMPTY_JOBS} empty jobs, from the command's start to its end: p50 {:.1} ms, p95 {:.1} ms",
@@ -93,7 +97,7 @@ fn what_small_jobs_cost() {
             scope.spawn(|| {
                 while begun.elapsed() < SMALL_JOBS.0 {
                     let n = next.fetch_add(1, Relaxed);
-                    seconds(folder, &format!("submit wordcount small --at {at} -o small/{n}"));
+                    seconds(folder, &format!("submit wordcount small --at {at} -o out/small-{n}"));
                 }
             });
         }
@@ -127,8 +131,10 @@ fn what_many_tasks_cost_the_master() {
     let cluster = cluster(folder, 2);
     let master = &cluster.masters[0];
     let (before, begun) = (used(master).0, Instant::now());
-    let job =
-        format!("submit distinct zeros --input-format fixed:1024 --map-task-size 1MiB --at {} -o out", master.address);
+    let job = format!(
+        "submit distinct zeros --input-format fixed:1024 --map-task-size 1MiB --reducers 4 --at {} -o out",
+        master.address
+    );
     seconds(&cluster.folder, &job);
     let (seconds, (after, peak)) = (begun.elapsed().as_secs_f64(), used(master));
     let tasks = TASKS as f64;

@@ -1,5 +1,6 @@
 //! What a slow worker costs a job, with second attempts and without. Prints figures, asserts nothing about them. With
-//! `GRISTMILL_PROGRAM` naming a release build: `cargo test --test it straggler -- --ignored --nocapture`.
+//! `GRISTMILL_PROGRAM` naming a release build and `GRISTMILL_TEXT` a text, of which the job counts the words ten times:
+//! `cargo test --test it straggler -- --ignored --nocapture`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -7,8 +8,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::nodes::{Cluster, texts};
+use super::figures::text;
+use super::nodes::Cluster;
 
+/// The longest that one of the jobs may take.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Of each 20 parts of time the slow worker has one.
 const RUNS: Duration = Duration::from_millis(5);
 const STOPS: Duration = Duration::from_millis(95);
@@ -46,13 +50,13 @@ impl Drop for Slow {
 #[ignore = "a measurement that asserts nothing: for a quiet machine and a release build"]
 fn what_a_straggler_costs() {
     let mut cluster = Cluster::of(1, 4);
-    texts(&cluster.folder, 1_500_000);
+    text(&cluster.folder, 10);
     let mut n = 0;
     let mut time = |cluster: &mut Cluster, flags: &str| {
         n += 1;
         let begun = Instant::now();
-        let job = cluster.submit(&format!("wordcount books/ --reducers 4 --map-task-size 2MiB -o out/{n} {flags}"));
-        cluster.complete(&job);
+        let job = cluster.submit(&format!("wordcount books/ --reducers 4 -o out/{n} {flags}"));
+        cluster.client().complete(&job, PATIENCE);
         begun.elapsed().as_secs_f64()
     };
     let _ = time(&mut cluster, "");

@@ -1,7 +1,8 @@
-//! Proposals. What happens to tasks is gathered while one batch is under way, so that a busy cluster makes few entries
-//! and a quiet one waits for nothing.
+//! Proposals. What happens to tasks is gathered while one batch is under way, and longer if batches follow each other
+//! closely, so that a busy cluster makes few entries and a quiet one waits for nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::internal::v1::command::Action;
@@ -14,6 +15,10 @@ use crate::control::limits::CHANGES;
 
 /// Bytes of one batch; a command has at most 1 MiB.
 const BATCH_BYTES: usize = 512 << 10;
+/// Between batches, once there were [`BURST`] closer ones: an entry costs the masters much more than what is in it.
+const PACE: Duration = Duration::from_millis(20);
+/// Batches that may follow each other without a pause: those of a few small jobs.
+const BURST: u32 = 10;
 
 /// Changes that wait, and proposals that are under way.
 #[derive(Debug, Default)]
@@ -22,6 +27,9 @@ pub(super) struct Outbox {
     /// What waits or is under way, by attempt and kind, so that repeated reports are proposed once.
     known: BTreeSet<(AttemptId, Kind)>,
     sending: bool,
+    /// When the next batch would be due if there had been one in each [`PACE`] (the generic cell rate algorithm: ITU-T
+    /// I.371, annex A).
+    due: Duration,
     tickets: BTreeMap<u64, Ticket>,
     last: u64,
 }
@@ -93,17 +101,24 @@ impl Master {
             batch.extend(self.outbox.changes.pop_front());
         }
         self.outbox.sending = true;
+        let now = self.now.mono;
+        self.outbox.due = self.outbox.due.max(now) + PACE;
+        let pause = self.outbox.due.saturating_sub(now + PACE * BURST);
         let action = Action::TaskChanges(wire::TaskChanges { changes: batch.clone() });
-        self.propose(Ticket::Changes(batch), action);
+        self.send(Ticket::Changes(batch), action, pause);
     }
 
     pub(super) fn propose(&mut self, about: Ticket, action: Action) {
+        self.send(about, action, Duration::ZERO);
+    }
+
+    fn send(&mut self, about: Ticket, action: Action, pause: Duration) {
         self.outbox.last += 1;
         let ticket = self.outbox.last;
         self.outbox.tickets.insert(ticket, about);
         let principal = "system".to_string();
         let command = wire::Command { now_ms: self.now.wall_ms, principal, level: 1, action: Some(action) };
-        self.effects.push(Effect::Propose { ticket, command });
+        self.effects.push(Effect::Propose { ticket, command, pause });
     }
 
     pub(super) fn proposed(&mut self, ticket: u64, outcome: Proposed) {

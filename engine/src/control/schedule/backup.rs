@@ -10,20 +10,24 @@ use std::time::Duration;
 use super::super::ids::{AttemptId, Stage, TaskId};
 use super::super::run::{Run, Running};
 
+/// Second attempts at a time that a stage may have however small it is: the slots of a slow worker. They use slots that no
+/// first attempt of the stage wants.
+const ALWAYS: usize = 4;
+
 /// When tasks get a second attempt.
 #[derive(Clone, Debug)]
 pub struct Backups {
-    /// No task that runs shorter than this.
+    /// No task that runs shorter than this, or than others take.
     pub min_running: Duration,
     /// Only tasks that are expected to take so many percent of what others take.
     pub slower_percent: u32,
-    /// At most so many percent of a stage's running tasks at a time, but always one.
+    /// At most so many percent of a stage's tasks at a time, but always four.
     pub share_percent: u32,
 }
 
 impl Default for Backups {
     fn default() -> Self {
-        Self { min_running: Duration::from_secs(1), slower_percent: 150, share_percent: 10 }
+        Self { min_running: Duration::from_millis(300), slower_percent: 150, share_percent: 10 }
     }
 }
 
@@ -74,8 +78,14 @@ fn of_stage(
     }
     let usual = usual(run, stage, &mut expected);
     let limit = usual.unwrap_or(Duration::MAX).saturating_mul(rules.slower_percent) / 100;
-    let share = (tasks().count() * rules.share_percent as usize / 100).max(1);
-    slow.retain(|(left, whole, _)| *whole > limit && *left > usual.unwrap_or_default() / 4);
+    let all = match stage {
+        Stage::Map => run.job.maps.len(),
+        Stage::Reduce => run.job.reduces.len(),
+        Stage::Survey | Stage::Unspecified => 1,
+    };
+    let share = (all * rules.share_percent as usize / 100).max(ALWAYS);
+    let usual = usual.unwrap_or_default();
+    slow.retain(|(left, whole, _)| *whole > limit && *left > usual / 4 && *whole - *left >= usual);
     slow.sort_unstable_by(|a, b| b.cmp(a));
     slow.into_iter().map(|(_, _, task)| task).take(share.saturating_sub(backups))
 }

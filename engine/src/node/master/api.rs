@@ -113,6 +113,13 @@ impl<E: MasterEnv> MasterNode<E> {
         Ok(())
     }
 
+    /// The index of the last command that was applied here, and the digest of the state: masters of one cluster have the
+    /// same at the same index. For tests, which compare them: it takes time in proportion to the state.
+    pub fn fingerprint(&self) -> (u64, [u8; 16]) {
+        let state = self.inner.state();
+        (state.applied(), state.digest())
+    }
+
     /// `Jobs.Submit`.
     ///
     /// # Errors
@@ -248,10 +255,12 @@ impl<E: MasterEnv> MasterNode<E> {
         Ok(api::ListJobsResponse { jobs, next_page_token: next.unwrap_or_default() })
     }
 
-    /// Waits until something of any job may have changed, `within` at most.
-    pub async fn changed(&self, within: Duration) {
+    /// Waits until something of any job may have changed since this was called, `within` at most.
+    pub fn changed(&self, within: Duration) -> impl Future<Output = ()> + Send + use<E> {
         let mut changed = self.inner.changed.listen();
-        E::Rt::select2(changed.heard(), E::Rt::sleep(within)).await;
+        async move {
+            E::Rt::select2(changed.heard(), E::Rt::sleep(within)).await;
+        }
     }
 
     /// `Jobs.Cancel`.
