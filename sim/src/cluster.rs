@@ -1,0 +1,485 @@
+//! Masters and workers as simulated machines: starting, killing, pausing and replacing their processes.
+//!
+//! What the processes do is the engine's and raft's own code. What is here is what an operator and a machine do: a
+//! process that ended is started again, a folder that a master refuses is replaced and its member with it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gristmill_engine::apps;
+use gristmill_engine::control::master::Config;
+use gristmill_engine::node::env::Apps;
+use gristmill_engine::node::master::{MasterNode, Options};
+use gristmill_engine::node::point::Point;
+use gristmill_engine::node::worker::{self, Worker};
+use gristmill_engine::scratch;
+use gristmill_engine::store::Publish;
+use gristmill_raft::model::{Disk, Faults};
+use gristmill_raft::net::Peer;
+use gristmill_raft::node::Disks;
+use openraft_rt::AsyncRuntime as _;
+
+use crate::net::{Network, Offer, Weather};
+use crate::plan::{Death, Plan, Who};
+use crate::runtime::{NodeId, OUTSIDE, SimRuntime, in_node, is_alive, kill, now, record, revive, spawn_on};
+use crate::store::{Change, SharedStore, StoreWeather};
+use crate::world::{Inner, World};
+
+/// The cluster's id.
+const CLUSTER: u64 = 0x6715_7311;
+/// Of what an operator asks a master.
+const ASK: Duration = Duration::from_secs(2);
+/// How often is looked who has to be started.
+const LOOK: Duration = Duration::from_millis(50);
+/// From the end of a process to the start of the next, when nobody meant it to end.
+const RESTART: Duration = Duration::from_millis(300);
+
+/// Points at which nodes are to die.
+#[derive(Clone, Default)]
+pub(crate) struct Points(Arc<Mutex<Vec<(String, u8)>>>);
+
+impl Points {
+    /// The next node at the point dies, after so many others passed by.
+    pub(crate) fn arm(&self, point: &str, after: u8) {
+        self.lock().push((point.to_string(), after));
+    }
+
+    pub(crate) fn disarm(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(String, u8)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a node that is at the point is to die.
+    pub(crate) fn reached(&self, _: NodeId, point: Point) -> bool {
+        let mut armed = self.lock();
+        let Some(at) = armed.iter().position(|(name, _)| name == point.name()) else { return false };
+        match armed[at].1 {
+            0 => {
+                armed.remove(at);
+                true
+            }
+            _ => {
+                armed[at].1 -= 1;
+                false
+            }
+        }
+    }
+}
+
+/// A machine.
+pub(crate) struct Machine {
+    pub(crate) node: NodeId,
+    pub(crate) address: String,
+    wall_offset_ms: Arc<AtomicI64>,
+    /// Whether a process should run, or nobody is to start one yet.
+    is_wanted: AtomicBool,
+    kind: Kind,
+}
+
+enum Kind {
+    Master {
+        disk: Disk<SimRuntime>,
+        /// The member that its folder is, once it has started.
+        member: Mutex<Option<u64>>,
+        /// Why its folder is not taken, if it is not.
+        refused: Mutex<Option<String>>,
+    },
+    Worker {
+        scratch: scratch::Memory,
+        is_full: Arc<AtomicBool>,
+        handle: Mutex<Option<Worker<World>>>,
+    },
+}
+
+/// Masters, workers, and what is between them.
+pub(crate) struct Cluster {
+    seed: u64,
+    slots: u32,
+    pub(crate) network: Network,
+    pub(crate) store: SharedStore,
+    pub(crate) points: Points,
+    pub(crate) machines: Vec<Machine>,
+    apps: Arc<Apps>,
+    /// Masters that may have forgotten something: of others nothing is taken away meanwhile.
+    pub(crate) forgetful: Mutex<BTreeSet<NodeId>>,
+    restarts: AtomicU32,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn leader_config() -> Config {
+    let ms = Duration::from_millis;
+    // A lease of seconds, so that a run of seconds sees the end of some.
+    Config { lease: ms(2_000), poll_wait: ms(600), tick: ms(100), retry: ms(200), ..Config::default() }
+}
+
+fn log_options() -> gristmill_raft::Options {
+    let ms = Duration::from_millis;
+    let (heartbeat, election_min, election_max) = (ms(50), ms(200), ms(400));
+    let options = gristmill_raft::Options::new(CLUSTER);
+    // Snapshots and purges within a run.
+    gristmill_raft::Options {
+        heartbeat,
+        election_min,
+        election_max,
+        snapshot_bytes: 32 << 10,
+        kept_entries: 20,
+        ..options
+    }
+}
+
+impl Cluster {
+    /// Machines without processes. `changed` hears of every change in the store.
+    pub(crate) fn new(seed: u64, plan: &Plan, changed: impl Fn(&Change) + Send + Sync + 'static) -> Arc<Self> {
+        let network = Network::new(seed, Weather::default());
+        let publish = if plan.copies { Publish::Copy } else { Publish::Rename };
+        let masters = (0..u32::from(plan.masters)).map(|n| Machine::master(seed, n));
+        let machines: Vec<Machine> = masters.chain((0..u32::from(plan.workers.max(1))).map(Machine::worker)).collect();
+        machines.iter().for_each(|machine| network.place(&machine.address, machine.node));
+        Arc::new(Self {
+            seed,
+            slots: u32::from(plan.slots.max(1)),
+            network,
+            store: SharedStore::new(publish, StoreWeather::default(), changed),
+            points: Points::default(),
+            machines,
+            apps: Arc::new(Apps::new(apps::all(), "simulated")),
+            forgetful: Mutex::default(),
+            restarts: AtomicU32::new(0),
+        })
+    }
+
+    pub(crate) fn masters(&self) -> impl Iterator<Item = &Machine> {
+        self.machines.iter().filter(|machine| matches!(machine.kind, Kind::Master { .. }))
+    }
+
+    pub(crate) fn workers(&self) -> impl Iterator<Item = &Machine> {
+        self.machines.iter().filter(|machine| matches!(machine.kind, Kind::Worker { .. }))
+    }
+
+    pub(crate) fn machine(&self, node: NodeId) -> &Machine {
+        self.machines.iter().find(|machine| machine.node == node).expect("a machine of the cluster")
+    }
+
+    /// Who is meant, if there is such a node now.
+    pub(crate) fn find(&self, who: Who) -> Option<NodeId> {
+        let (masters, workers) = (self.masters().count(), self.workers().count());
+        match who {
+            Who::M(n) => self.masters().nth(usize::from(n) % masters).map(|m| m.node),
+            Who::W(n) => self.workers().nth(usize::from(n) % workers).map(|m| m.node),
+            Who::Leader => self.leader(),
+        }
+    }
+
+    /// The master that leads, as far as it knows.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.masters().map(|m| m.node).find(|node| self.handle(*node).is_some_and(|m| m.log().leadership().here))
+    }
+
+    /// The handle of a master's process.
+    pub(crate) fn handle(&self, node: NodeId) -> Option<MasterNode<World>> {
+        match self.network.offer_of(node) {
+            Some(Offer::Master(master)) if is_alive(node) => Some(master),
+            _ => None,
+        }
+    }
+
+    fn world(&self, machine: &Machine) -> World {
+        let scratch: Arc<dyn scratch::Scratch> = match &machine.kind {
+            Kind::Worker { scratch, .. } => Arc::new(scratch.clone()),
+            Kind::Master { .. } => Arc::new(scratch::Memory::default()),
+        };
+        World(Arc::new(Inner {
+            node: machine.node,
+            network: self.network.clone(),
+            store: self.store.seen_by(self.seed, machine.node),
+            scratch,
+            apps: self.apps.clone(),
+            points: self.points.clone(),
+            wall_offset_ms: machine.wall_offset_ms.clone(),
+            slowness: 1,
+        }))
+    }
+
+    /// Starts a process on a machine that has none.
+    pub(crate) fn start(self: &Arc<Self>, node: NodeId) {
+        if is_alive(node) {
+            return;
+        }
+        let machine = self.machine(node);
+        machine.is_wanted.store(true, Relaxed);
+        revive(node);
+        let (cluster, world) = (self.clone(), self.world(machine));
+        drop(spawn_on(node, async move {
+            let machine = cluster.machine(node);
+            match &machine.kind {
+                Kind::Master { .. } => cluster.run_master(machine, world).await,
+                Kind::Worker { handle, .. } => {
+                    let worker = Worker::new(world, cluster.worker_options(machine));
+                    *lock(handle) = Some(worker.clone());
+                    cluster.network.offer(node, Offer::Worker(worker.clone()));
+                    worker.run().await;
+                    record("has ended");
+                }
+            }
+            cluster.end(node, Death::Process);
+        }));
+    }
+
+    fn worker_options(&self, machine: &Machine) -> worker::Options {
+        worker::Options {
+            name: machine.address.clone(),
+            address: machine.address.clone(),
+            slots: self.slots,
+            masters: self.masters().map(|master| master.address.clone()).collect(),
+            task_memory: 16 << 20,
+            uid: String::new(),
+            input_cache: 1 << 20,
+            folder: u64::from(machine.node.0),
+        }
+    }
+
+    async fn run_master(&self, machine: &Machine, world: World) {
+        let Kind::Master { disk, member, refused } = &machine.kind else { return };
+        let (kv, files) = disk.boot();
+        let options = Options { log: log_options(), leader: leader_config() };
+        let network = self.network.clone();
+        match MasterNode::start(world, options, Disks { kv, files }, |_| network).await {
+            Ok(master) => {
+                *lock(member) = Some(master.log().identity().node);
+                self.network.offer(machine.node, Offer::Master(master.clone()));
+                let why = master.run().await;
+                record(format!("has ended: {why}"));
+            }
+            Err(e) => {
+                record(format!("does not start: {e}"));
+                *lock(refused) = Some(e.to_string());
+            }
+        }
+    }
+
+    /// The end of a node's process. Does not return if a task of the node asks for it.
+    pub(crate) fn end(&self, node: NodeId, death: Death) {
+        if let Kind::Master { disk, .. } = &self.machine(node).kind {
+            match death {
+                Death::Process => disk.kill(),
+                Death::Power => disk.crash(),
+            }
+        }
+        // Its destructors are those of a dead node.
+        let offer = self.network.withdraw(node);
+        in_node(node, || drop(offer));
+        kill(node);
+    }
+
+    /// As [`Cluster::end`], and nobody starts another process before [`Cluster::start`].
+    pub(crate) fn stop(&self, node: NodeId, death: Death) {
+        self.machine(node).is_wanted.store(false, Relaxed);
+        if is_alive(node) {
+            self.end(node, death);
+        }
+    }
+
+    /// Starts what ended by itself, and replaces folders that are refused, for ever.
+    pub(crate) async fn operate(self: Arc<Self>) {
+        loop {
+            SimRuntime::sleep(LOOK).await;
+            for machine in &self.machines {
+                if is_alive(machine.node) || !machine.is_wanted.load(Relaxed) {
+                    continue;
+                }
+                let refused = match &machine.kind {
+                    Kind::Master { refused, .. } => lock(refused).take(),
+                    Kind::Worker { .. } => None,
+                };
+                machine.is_wanted.store(false, Relaxed);
+                let cluster = self.clone();
+                let node = machine.node;
+                self.restarts.fetch_add(1, Relaxed);
+                drop(spawn_on(OUTSIDE, async move {
+                    SimRuntime::sleep(RESTART).await;
+                    match refused {
+                        Some(_) => cluster.replace(node).await,
+                        None => cluster.start(node),
+                    }
+                }));
+            }
+        }
+    }
+
+    /// A master comes back with an empty folder under a new id, and its old member is removed, as an operator is told to do.
+    pub(crate) async fn replace(self: Arc<Self>, node: NodeId) {
+        let machine = self.machine(node);
+        let Kind::Master { disk, member, .. } = &machine.kind else { return self.start(node) };
+        lock(&self.forgetful).insert(node);
+        let old = lock(member).take();
+        disk.wipe();
+        record(format!("{}: its folder is replaced", machine.address));
+        self.start(node);
+        // Others have to be there to take it in; one that is killed meanwhile tries again with what it has.
+        loop {
+            SimRuntime::sleep(LOOK * 4).await;
+            let Some(new) = *lock(member) else { continue };
+            let (Some(leader), address) = (self.leader(), machine.address.clone()) else { continue };
+            let asked = self.network.ask(leader, Duration::from_secs(20), move |master| {
+                let peer = Peer { id: new, address: address.clone() };
+                async move {
+                    master.log().add_member(&peer).await?;
+                    match old {
+                        Some(old) => master.log().remove_member(old).await,
+                        None => Ok(()),
+                    }
+                }
+            });
+            match asked.await {
+                Some(Ok(())) => break,
+                Some(Err(e)) => record(format!("{}: is not taken in yet: {e}", machine.address)),
+                None => {}
+            }
+        }
+        record(format!("{}: is a member again", machine.address));
+        lock(&self.forgetful).remove(&node);
+    }
+
+    /// Starts everything and makes the cluster.
+    pub(crate) async fn begin(self: &Arc<Self>) {
+        self.machines.iter().for_each(|machine| self.start(machine.node));
+        let members: Vec<Peer> = loop {
+            let peer = |machine: &Machine| match &machine.kind {
+                Kind::Master { member, .. } => Some(Peer { id: (*lock(member))?, address: machine.address.clone() }),
+                Kind::Worker { .. } => None,
+            };
+            let known: Vec<Peer> = self.masters().filter_map(peer).collect();
+            if known.len() == self.masters().count() {
+                break known;
+            }
+            SimRuntime::sleep(LOOK).await;
+        };
+        let first = self.machines[0].node;
+        let made = self.network.ask(first, ASK, move |master| {
+            let members = members.clone();
+            async move { master.log().initialize(&members).await }
+        });
+        made.await.expect("a calm network").expect("an empty cluster");
+        loop {
+            SimRuntime::sleep(LOOK).await;
+            let Some(leader) = self.leader() else { continue };
+            if let Some(Ok(())) =
+                self.network.ask(leader, ASK, |master| async move { master.init(CLUSTER).await }).await
+            {
+                break;
+            }
+        }
+        drop(spawn_on(OUTSIDE, self.clone().operate()));
+        record(format!("the cluster is ready after {:?}", now()));
+    }
+
+    /// Whether a master may lose what it has: at most one at a time, and none of a cluster that has no other.
+    pub(crate) fn may_forget(&self, node: NodeId) -> bool {
+        let forgetful = lock(&self.forgetful);
+        self.masters().count() > 2 && forgetful.iter().all(|other| *other == node)
+    }
+
+    /// What a master has may be gone.
+    pub(crate) fn forgetting(&self, node: NodeId) {
+        lock(&self.forgetful).insert(node);
+    }
+
+    /// Waits until a master has what it had, if it still knows; one that does not is replaced, which ends this as well.
+    pub(crate) async fn remembers(&self, node: NodeId) {
+        let target = self.masters().filter_map(|m| self.handle(m.node)?.log().metrics().committed).max();
+        loop {
+            SimRuntime::sleep(LOOK).await;
+            if self.handle(node).is_some_and(|master| master.log().metrics().applied >= target) {
+                break;
+            }
+            if !lock(&self.forgetful).contains(&node) {
+                return;
+            }
+        }
+        lock(&self.forgetful).remove(&node);
+    }
+
+    pub(crate) fn disk(&self, node: NodeId) -> Option<&Disk<SimRuntime>> {
+        match &self.machine(node).kind {
+            Kind::Master { disk, .. } => Some(disk),
+            Kind::Worker { .. } => None,
+        }
+    }
+
+    pub(crate) fn worker(&self, node: NodeId) -> Option<Worker<World>> {
+        match &self.machine(node).kind {
+            Kind::Worker { handle, .. } => lock(handle).clone(),
+            Kind::Master { .. } => None,
+        }
+    }
+
+    /// How often a process was started again that nobody had meant to end.
+    pub(crate) fn restarts(&self) -> u32 {
+        self.restarts.load(Relaxed)
+    }
+}
+
+impl Machine {
+    fn master(seed: u64, n: u32) -> Self {
+        let disk = Disk::new(seed ^ u64::from(n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        disk.set_faults(calm());
+        let kind = Kind::Master { disk, member: Mutex::default(), refused: Mutex::default() };
+        Self::new(1 + n, format!("m{}", n + 1), kind)
+    }
+
+    fn worker(n: u32) -> Self {
+        let is_full = Arc::new(AtomicBool::new(false));
+        let full = is_full.clone();
+        let scratch = scratch::Memory::failing(move |op, _| {
+            let writes = matches!(op, scratch::Op::Create | scratch::Op::Write(_));
+            (writes && full.load(Relaxed)).then(|| std::io::ErrorKind::StorageFull.into())
+        });
+        Self::new(101 + n, format!("w{}", n + 1), Kind::Worker { scratch, is_full, handle: Mutex::default() })
+    }
+
+    fn new(node: u32, address: String, kind: Kind) -> Self {
+        let (wall_offset_ms, is_wanted) = Default::default();
+        Self { node: NodeId(node), address, wall_offset_ms, is_wanted, kind }
+    }
+
+    /// Its clock of the day jumps.
+    pub(crate) fn step_wall(&self, by_ms: i64) {
+        self.wall_offset_ms.fetch_add(by_ms, Relaxed);
+    }
+
+    /// Nothing can be written to a worker's scratch, or it can again.
+    pub(crate) fn fill_scratch(&self, full: bool) {
+        if let Kind::Worker { is_full, .. } = &self.kind {
+            is_full.store(full, Relaxed);
+        }
+    }
+
+    /// Everything on a worker's disk is gone.
+    pub(crate) fn wipe_scratch(&self) {
+        if let Kind::Worker { scratch, .. } = &self.kind {
+            scratch.wipe();
+        }
+    }
+
+    /// What is left on a worker's disk.
+    pub(crate) fn scratch(&self) -> Option<&scratch::Memory> {
+        match &self.kind {
+            Kind::Worker { scratch, .. } => Some(scratch),
+            Kind::Master { .. } => None,
+        }
+    }
+}
+
+/// A disk that works, in the time that disks take.
+pub(crate) fn calm() -> Faults {
+    let us = Duration::from_micros;
+    Faults { sync_min: us(200), sync_max: us(3_000), torn_batches: true, ..Faults::default() }
+}

@@ -1,0 +1,26 @@
+//! Invariant 1: An acknowledged job is never lost, and after the last fault heals every job ends: well, unless it cannot.
+
+use gristmill_proto::v1::JobState;
+
+use super::{Seen, Violation, violation};
+
+pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
+    let ledger = seen.users.ledger();
+    let mut found = Vec::new();
+    if ledger.busy > 0 {
+        found.push(violation(1, format!("{} users wait for ever", ledger.busy)));
+    }
+    for (id, job) in &ledger.jobs {
+        let excused = job.hopeless || job.error.contains("exists already") || job.error.contains("output");
+        match job.state {
+            JobState::Completed => {}
+            JobState::Cancelled if job.cancel_asked => {}
+            JobState::Failed if excused => {}
+            state => found.push(violation(1, format!("{id} is {state:?} at the end: {}", job.error))),
+        }
+        if job.hopeless && job.state == JobState::Completed {
+            found.push(violation(1, format!("{id} has completed without its input")));
+        }
+    }
+    found
+}

@@ -1,0 +1,27 @@
+//! A whole cluster in one process and one thread: the real masters and workers, the real replicated log, the real control
+//! and data plane, over a simulated network, disks and clocks that are broken on purpose.
+//!
+//! A run is a seed and a [`plan::Plan`]; the same two give the same [`run::Outcome`], hash and all, on any machine. The
+//! runtime (`runtime`) has virtual time and picks among ready tasks; `net`, `store` and raft's disk model stand where
+//! production has gRPC, buckets and sled; `cluster` does what machines and operators do, `faults` what goes wrong,
+//! `workload` what users want. `invariants` look from outside.
+//!
+//! No master or worker behaviour is written here, nor does anything here look into one. What is not simulated: gRPC,
+//! sled, the kernel; the process tests of the workspace cover them.
+
+pub mod case;
+mod cluster;
+mod faults;
+mod invariants;
+pub mod net;
+pub mod plan;
+mod random;
+mod reference;
+pub mod run;
+pub mod runtime;
+pub mod store;
+mod trace;
+mod workload;
+pub mod world;
+
+pub use invariants::Violation;

@@ -1,0 +1,340 @@
+//! What users do: each submits one job after the other, looks how it goes, sometimes says so twice, changes its mind or
+//! asks a master that does not lead. What they are told goes into the [`Ledger`].
+//!
+//! Users do as the command line does: a submission has a key and is repeated until its outcome is known.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gristmill_engine::node::master::{ApiError, Code, MasterNode};
+use gristmill_engine::store::{Name, Store as _};
+use gristmill_proto::v1 as api;
+use gristmill_proto::v1::JobState;
+use openraft_rt::AsyncRuntime as _;
+use rand_pcg::Pcg64Mcg;
+
+use crate::cluster::Cluster;
+use crate::random::{Stream, below, stream};
+use crate::reference::App;
+use crate::runtime::{NodeId, OUTSIDE, SimRuntime, now, record, spawn_on};
+use crate::world::World;
+
+/// How long a user waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Bytes of a map task's input.
+const MAP_TASK: u64 = 64 << 10;
+
+/// What was taken of a user.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) app: App,
+    pub(crate) inputs: Vec<String>,
+    pub(crate) output: String,
+    /// Submitted after another one: its inputs are that one's output.
+    pub(crate) overwrite: bool,
+    /// Whether it can only fail.
+    pub(crate) hopeless: bool,
+    /// Somebody asked for its end.
+    pub(crate) cancel_asked: bool,
+    /// The last that was heard of it.
+    pub(crate) state: JobState,
+    /// Why it failed.
+    pub(crate) error: String,
+}
+
+/// An answer to the question how a job is.
+#[derive(Debug, Clone)]
+pub(crate) struct Look {
+    pub(crate) job: String,
+    pub(crate) asked: Duration,
+    pub(crate) answered: Duration,
+    /// `None`: that there is no such job.
+    pub(crate) state: Option<JobState>,
+}
+
+/// What users were told.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// Jobs that were taken, by id.
+    pub(crate) jobs: BTreeMap<String, Known>,
+    /// By user and key.
+    pub(crate) keys: BTreeMap<(String, String), String>,
+    pub(crate) looks: Vec<Look>,
+    /// What cannot be, seen while it was written down.
+    pub(crate) contradictions: Vec<(u8, String)>,
+    /// Users who have not got what they wanted yet.
+    pub(crate) busy: usize,
+}
+
+/// Users, their inputs and what they know. Clones are the same ones.
+#[derive(Clone)]
+pub(crate) struct Users {
+    cluster: Arc<Cluster>,
+    seed: u64,
+    pub(crate) inputs: Arc<BTreeMap<String, String>>,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+const WORDS: [&str; 24] = [
+    "the", "mill", "grinds", "corn", "and", "rye", "for", "bread", "at", "dawn", "while", "water", "turns", "a",
+    "wheel", "of", "oak", "stones", "sing", "flour", "falls", "miller", "sleeps", "not",
+];
+
+/// Texts: of several tasks, tiny, of one word nearly alone, and empty.
+fn texts(seed: u64) -> BTreeMap<String, String> {
+    let mut random = stream(seed, Stream::Workload, 0);
+    let mut text = |bytes: usize, kinds: u64, own: u64| {
+        let mut text = String::with_capacity(bytes + 64);
+        while text.len() < bytes {
+            for _ in 0..1 + below(&mut random, 8) {
+                // The product of two: some words are much more frequent than others.
+                let kind = below(&mut random, kinds) * below(&mut random, kinds) / kinds;
+                match kind {
+                    kind if kind < own => text.push_str(WORDS[kind as usize % WORDS.len()]),
+                    kind => text.push_str(&format!("w{kind}")),
+                }
+                text.push(' ');
+            }
+            text.push('\n');
+        }
+        text
+    };
+    BTreeMap::from([
+        ("in/large".to_string(), text(150 << 10, 400, 24)),
+        ("in/skewed".to_string(), text(70 << 10, 2, 2)),
+        ("in/small".to_string(), text(1 << 10, 40, 24)),
+        ("in/tiny".to_string(), "the end\n".to_string()),
+        ("in/void".to_string(), String::new()),
+    ])
+}
+
+impl Users {
+    pub(crate) fn new(cluster: Arc<Cluster>, seed: u64) -> Self {
+        Self { cluster, seed, inputs: Arc::new(texts(seed)), ledger: Arc::default() }
+    }
+
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the inputs into the store.
+    pub(crate) async fn put_inputs(&self) {
+        for (name, text) in &*self.inputs {
+            let name = Name::new(name).expect("a name");
+            self.cluster.store.memory().put(&name, Arc::new(text.clone().into_bytes())).await.expect("an empty store");
+        }
+    }
+
+    /// Begins the work of so many users, of so many jobs each.
+    pub(crate) fn begin(&self, users: u8, jobs: u8) {
+        self.ledger().busy = usize::from(users);
+        for user in 0..users {
+            let users = self.clone();
+            drop(spawn_on(OUTSIDE, async move {
+                let mut user = User {
+                    name: format!("user{user}"),
+                    random: stream(users.seed, Stream::Workload, 1 + u64::from(user)),
+                    hint: None,
+                    users: users.clone(),
+                };
+                for n in 0..jobs {
+                    user.job(n).await;
+                }
+                users.ledger().busy -= 1;
+            }));
+        }
+    }
+
+    /// The texts that a job reads.
+    pub(crate) fn read_by(&self, job: &Known) -> BTreeMap<String, String> {
+        let named = |name: &str| {
+            job.inputs.iter().any(|input| name == input || (input.ends_with('/') && name.starts_with(input)))
+        };
+        self.inputs.iter().filter(|(name, _)| named(name)).map(|(name, text)| (name.clone(), text.clone())).collect()
+    }
+}
+
+struct User {
+    name: String,
+    random: Pcg64Mcg,
+    /// Who leads, as far as is known.
+    hint: Option<NodeId>,
+    users: Users,
+}
+
+/// Why an answer is no good.
+enum Failed {
+    /// Ask again.
+    Again,
+    /// It will not be otherwise.
+    Never(Code, String),
+}
+
+impl User {
+    fn roll(&mut self, n: u64) -> u64 {
+        below(&mut self.random, n)
+    }
+
+    async fn pause(&mut self, up_to_ms: u64) {
+        let ms = 1 + self.roll(up_to_ms);
+        SimRuntime::sleep(Duration::from_millis(ms)).await;
+    }
+
+    /// Asks a master: the one that is thought to lead, or any.
+    async fn ask<F, A>(&mut self, what: impl Fn(MasterNode<World>) -> F + Send + Sync) -> Result<A, Failed>
+    where
+        F: Future<Output = Result<A, ApiError>> + Send + 'static,
+        A: Send + 'static,
+    {
+        let masters: Vec<NodeId> = self.users.cluster.masters().map(|m| m.node).collect();
+        let any = masters[self.roll(masters.len() as u64) as usize];
+        let to = self.hint.take().unwrap_or(any);
+        match self.users.cluster.network.clone().ask(to, PATIENCE, what).await {
+            Some(Ok(answer)) => {
+                self.hint = Some(to);
+                Ok(answer)
+            }
+            Some(Err(ApiError::NotLeader { leader })) => {
+                let cluster = &self.users.cluster;
+                self.hint = leader.and_then(|at| cluster.masters().find(|m| m.address == at)).map(|m| m.node);
+                Err(Failed::Again)
+            }
+            Some(Err(ApiError::Refused { code: Code::Unavailable | Code::Unknown | Code::Limit, .. })) | None => {
+                Err(Failed::Again)
+            }
+            Some(Err(ApiError::Refused { code, message, .. })) => Err(Failed::Never(code, message)),
+        }
+    }
+
+    fn spec(&mut self, n: u8) -> (api::JobSpec, Known) {
+        let app = match self.roll(5) {
+            0 => App::Grep(["mill", "w1", "xyzzy"][self.roll(3) as usize].into()),
+            1 => App::Sort,
+            2 => App::Distinct,
+            3 => App::Index,
+            _ => App::WordCount,
+        };
+        let inputs: Vec<String> = match self.roll(6) {
+            0 => vec!["in/tiny".into()],
+            1 => vec!["in/void".into()],
+            2 => vec!["in/small".into(), "in/skewed".into()],
+            3 if self.roll(3) == 0 => vec!["in/absent".into()],
+            _ => vec!["in/".into()],
+        };
+        // Some want the same name.
+        let output = match self.roll(4) {
+            0 => "out/shared".to_string(),
+            _ => format!("out/{}-{n}", self.name),
+        };
+        let overwrite = self.roll(3) == 0;
+        let (name, arguments) = app.command();
+        let spec = api::JobSpec {
+            app: Some(api::App { name: name.into(), arguments, ..Default::default() }),
+            inputs: inputs.clone(),
+            output: output.clone(),
+            reducers: self.roll(4) as u32,
+            map_task_bytes: MAP_TASK,
+            overwrite,
+            priority: self.roll(3) as i32,
+            ..Default::default()
+        };
+        let hopeless = inputs.iter().any(|input| input == "in/absent");
+        let (cancel_asked, state, error) = Default::default();
+        (spec, Known { app, inputs, output, overwrite, hopeless, cancel_asked, state, error })
+    }
+
+    /// Submits a job until it is known whether it was taken.
+    async fn submit(&mut self, key: &str, spec: &api::JobSpec, known: &Known) -> Option<String> {
+        loop {
+            let (user, request) = (self.name.clone(), api::SubmitRequest { key: key.into(), spec: Some(spec.clone()) });
+            let asked = self.ask(move |master| {
+                let (user, request) = (user.clone(), request.clone());
+                async move { master.submit(&user, request).await }
+            });
+            match asked.await {
+                Ok(done) => {
+                    self.taken(key, &done.job, known);
+                    return Some(done.job);
+                }
+                Err(Failed::Again) => self.pause(300).await,
+                Err(Failed::Never(code, why)) => {
+                    record(format!("{}: {key} is refused ({code:?}): {why}", self.name));
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn taken(&self, key: &str, job: &str, known: &Known) {
+        let mut ledger = self.users.ledger();
+        let before = ledger.keys.insert((self.name.clone(), key.into()), job.into());
+        if let Some(before) = before.filter(|before| before != job) {
+            let what = format!("one key of {}, {key}, stands for {before} and {job}", self.name);
+            ledger.contradictions.push((11, what));
+        }
+        let of_another = ledger.keys.iter().find(|(of, id)| *id == job && (&of.0, &*of.1) != (&self.name, key));
+        if let Some(((user, other), _)) = of_another {
+            let what = format!("{job} is the id of {key} of {} and of {other} of {user}", self.name);
+            ledger.contradictions.push((11, what));
+        }
+        ledger.jobs.entry(job.to_string()).or_insert_with(|| known.clone());
+        drop(ledger);
+        record(format!("{}: {key} is {job}: {:?} of {:?} to {}", self.name, known.app, known.inputs, known.output));
+    }
+
+    /// How a job is.
+    async fn look(&mut self, job: &str) -> Option<JobState> {
+        let asked = now();
+        let id = job.to_string();
+        let answer = self.ask(move |master| {
+            let id = id.clone();
+            async move { master.job(&id).await }
+        });
+        let (state, error) = match answer.await {
+            Ok(status) => (Some(status.state()), status.error.map(|e| e.message).unwrap_or_default()),
+            Err(Failed::Never(Code::NotFound, _)) => (None, String::new()),
+            Err(_) => return None,
+        };
+        let mut ledger = self.users.ledger();
+        let answered = now();
+        ledger.looks.push(Look { job: job.into(), asked, answered, state });
+        let state = state?;
+        if let Some(known) = ledger.jobs.get_mut(job) {
+            if known.state != state && state >= JobState::Completed {
+                record(format!("{job} is {state:?} {error}"));
+            }
+            (known.state, known.error) = (state, error);
+        }
+        Some(state)
+    }
+
+    async fn job(&mut self, n: u8) {
+        self.pause(1500).await;
+        let (spec, known) = self.spec(n);
+        let key = format!("key{n}");
+        let Some(job) = self.submit(&key, &spec, &known).await else { return };
+        if self.roll(4) == 0 {
+            // Once more, as if the answer had been lost.
+            self.submit(&key, &spec, &known).await;
+        }
+        let cancels_after = (self.roll(5) == 0).then(|| self.roll(6));
+        for round in 0_u64.. {
+            self.pause(400).await;
+            if self.look(&job).await.is_some_and(|state| state >= JobState::Completed) {
+                return;
+            }
+            if cancels_after == Some(round) {
+                if let Some(known) = self.users.ledger().jobs.get_mut(&job) {
+                    known.cancel_asked = true;
+                }
+                let (user, id) = (self.name.clone(), job.clone());
+                let asked = self.ask(move |master| {
+                    let (user, id) = (user.clone(), id.clone());
+                    async move { master.cancel(&user, &id, "another mind".into()).await }
+                });
+                let _ = asked.await;
+            }
+        }
+    }
+}
