@@ -64,6 +64,9 @@ pub(super) struct Worker {
     pub(super) failed: u64,
     aside_until: Duration,
     times_aside: u32,
+    /// By its own fault, since a task was done.
+    own_failures: u32,
+    paused_until: Duration,
 }
 
 impl Worker {
@@ -80,7 +83,7 @@ impl Worker {
 
     /// Whether it may be given work.
     pub(super) fn takes_work(&self, now: Duration) -> bool {
-        self.waiting.is_some() && self.free > 0 && !self.draining && !self.is_aside(now)
+        self.waiting.is_some() && self.free > 0 && !self.draining && !self.is_aside(now) && now >= self.paused_until
     }
 
     pub(super) fn load(&self) -> u32 {
@@ -118,6 +121,8 @@ impl Fleet {
             failed: 0,
             aside_until: Duration::ZERO,
             times_aside: 0,
+            own_failures: 0,
+            paused_until: Duration::ZERO,
         };
         self.slots += u64::from(info.slots);
         self.workers.insert(record.incarnation, worker);
@@ -159,17 +164,23 @@ impl Fleet {
         self.change(incarnation, now, |worker| {
             worker.failing.clear();
             worker.times_aside = 0;
+            (worker.own_failures, worker.paused_until) = (0, Duration::ZERO);
             worker.done += 1;
         });
     }
 
-    /// A task failed on a worker, by whose own fault if `own` is set.
-    pub(super) fn blame(&mut self, incarnation: u64, task: TaskId, own: bool, now: Duration) {
+    /// A task failed on a worker, which if that is its own fault gets none for `retry`, doubled each time, up to 64 times this.
+    pub(super) fn blame(&mut self, incarnation: u64, task: TaskId, own: bool, now: Duration, retry: Duration) {
         let aside = self.workers.values().filter(|worker| worker.is_aside(now)).count();
         // Who is left must be able to do the work: never more than a third.
         let may = (aside + 1) * 3 <= self.workers.len();
         self.change(incarnation, now, |worker| {
             worker.failed += 1;
+            if own {
+                // What is wrong with its disk or its way to the store may pass, and no other may be there to take over.
+                worker.paused_until = now + retry * (1 << worker.own_failures.min(6));
+                worker.own_failures += 1;
+            }
             if worker.failing.len() < MAX_FAILING {
                 *worker.failing.entry(task).or_default() |= own;
             }

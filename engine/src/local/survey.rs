@@ -25,6 +25,13 @@ const SPLIT_SAMPLE: usize = 4096;
 /// Records sampled for each range, when there are no parts to divide.
 const RANGE_SAMPLE: u64 = 2;
 
+/// Bytes of the pieces of input in which those records are looked for, at first.
+const PIECE: usize = 4 << 10;
+/// Most bytes of a piece, where smaller ones held no record that the app wants.
+const MOST_PIECE: usize = 16 << 20;
+/// Bytes of all larger pieces together: an app may want no record at all.
+const LARGER_PIECES: usize = 64 << 20;
+
 /// How the keys of a job are divided.
 pub(super) struct Survey {
     pub(super) ranges: Ranges,
@@ -77,9 +84,10 @@ impl Sample {
     /// The keys of records here and there.
     fn take<A: App>(app: &A, feed: &dyn Feed, isa: Isa, records: usize) -> Result<Self, Error> {
         let mut sample = Self::default();
-        let mut size = 4 << 10;
-        while records > 0 && sample.keys.is_empty() && size <= 16 << 20 {
-            sample = Self::of_pieces(app, feed, isa, records, size)?;
+        let mut size = PIECE;
+        while records > 0 && sample.keys.is_empty() && size <= MOST_PIECE {
+            let pieces = if size == PIECE { records } else { records.min(LARGER_PIECES / size) };
+            sample = Self::of_pieces(app, feed, isa, pieces, size)?;
             size *= 64;
         }
         sample.keys.sort_unstable();
@@ -114,5 +122,71 @@ impl Sample {
         let (keys, parts) = (&self.keys, parts as usize);
         let splitter = |i: usize| if keys.is_empty() { Vec::new() } else { keys[keys.len() * i / parts].clone() };
         (1..parts).map(splitter).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::app::{Emit, Format, Output, Shuffle, Values};
+    use crate::data::output::lock;
+    use crate::data::source::{Loader, Visit};
+
+    /// Wants no record.
+    struct Nothing;
+
+    impl App for Nothing {
+        type Value = ();
+        const SHUFFLE: Shuffle = Shuffle::Sort;
+        fn map<E: Emit<()>>(&self, _: &Chunk<'_>, _: &mut E) {}
+        fn combine(&self, (): &mut (), (): ()) -> bool {
+            false
+        }
+        fn reduce<V: Values<()>>(&self, _: &[u8], _: &mut V, _: &mut Output<'_>) {}
+    }
+
+    /// Input without end, and how many pieces of which size were asked for.
+    #[derive(Default)]
+    struct Endless {
+        asked: Mutex<Vec<(usize, usize)>>,
+    }
+
+    impl Feed for Endless {
+        fn names(&self) -> &[String] {
+            &[]
+        }
+        fn format(&self) -> Format {
+            Format::Lines
+        }
+        fn units(&self) -> u64 {
+            1
+        }
+        fn known_bytes(&self) -> u64 {
+            1 << 40
+        }
+        fn load(&self, _: u64, _: &mut Loader, _: &AtomicBool, _: &mut Visit<'_>) -> Result<u64, Error> {
+            Ok(0)
+        }
+        fn sample(&self, n: usize, size: usize) -> Result<Vec<(u32, Vec<u8>)>, Error> {
+            lock(&self.asked).push((n, size));
+            Ok(Vec::new())
+        }
+        fn release_pinned(&self) {}
+    }
+
+    /// Found by the simulator: with two reducers, `grep --lines` for what no line has looked into 64 GiB, for a small file too.
+    #[test]
+    fn an_app_that_wants_nothing_does_not_read_everything_many_times() {
+        let feed = Endless::default();
+        splitters(&Nothing, &feed, Isa::best(), 2).unwrap();
+        let asked = lock(&feed.asked);
+        assert_eq!(asked[0], (SPLIT_SAMPLE, PIECE));
+        assert!(
+            asked.len() == 3 && asked[1..].iter().all(|(n, size)| *n > 0 && n * size <= LARGER_PIECES),
+            "{asked:?}"
+        );
     }
 }

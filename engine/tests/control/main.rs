@@ -6,6 +6,7 @@
 mod history;
 mod ledger;
 mod model;
+mod pace;
 mod rules;
 mod size;
 mod state;

@@ -32,7 +32,7 @@ pub fn started(workers: usize, slots: u32, flags: &str) -> (World, u64) {
     (world, job)
 }
 
-fn tasks(world: &World, worker: usize) -> Vec<(Stage, u32)> {
+pub fn tasks(world: &World, worker: usize) -> Vec<(Stage, u32)> {
     world.workers[worker].tasks.values().map(|r| (r.task.stage(), r.task.partition)).collect()
 }
 
@@ -44,7 +44,7 @@ pub fn finish_all(world: &mut World, worker: usize) {
     settle(world);
 }
 
-fn fail(world: &mut World, worker: usize, cause: Cause) {
+pub fn fail(world: &mut World, worker: usize, cause: Cause) {
     let attempt = *world.workers[worker].tasks.keys().next().unwrap();
     world.workers[worker].fail(attempt, wire::Failure { cause: cause.into(), ..Default::default() });
     world.step(worker);
@@ -197,19 +197,20 @@ fn a_report_that_could_never_count_is_a_failure() {
 
 #[test]
 fn a_worker_on_which_tasks_keep_failing_is_set_aside() {
-    let (mut world, _) = started(4, 1, "maps=20 parts=1");
+    let (mut world, _) = started(4, 3, "maps=20 parts=1");
     for _ in 0..3 {
         fail(&mut world, 0, Cause::Worker);
     }
-    pass(&mut world, 1_000, &[0, 1, 2, 3]);
+    pass(&mut world, 2_000, &[0, 1, 2, 3]);
     assert_eq!(tasks(&world, 0), [], "three in a row");
     for _ in 0..3 {
         fail(&mut world, 1, Cause::Worker);
     }
-    pass(&mut world, 1_000, &[0, 1, 2, 3]);
-    assert_eq!(tasks(&world, 1).len(), 1, "never more than a third of all");
+    assert_eq!(tasks(&world, 1), [], "a pause");
+    pass(&mut world, 2_000, &[0, 1, 2, 3]);
+    assert_ne!(tasks(&world, 1), [], "never more than a third of all");
     pass(&mut world, 60_000, &[0, 1, 2, 3]);
-    assert_eq!(tasks(&world, 0).len(), 1, "for a minute");
+    assert_ne!(tasks(&world, 0), [], "for a minute");
 }
 
 #[test]
@@ -259,50 +260,6 @@ fn a_job_of_too_many_bad_records_fails_and_one_of_few_does_not() {
         let reason = if state == JobState::Failed { Reason::BadRecord } else { Reason::Unspecified };
         assert_eq!((row.state(), row.reason()), (state, reason), "{allowed}");
     }
-}
-
-/// A job of four maps of which one takes much longer than the others, and that one.
-fn straggling(flags: &str) -> (World, u64, u32) {
-    let (mut world, job) = started(2, 2, flags);
-    let slow = world.workers[1].tasks.values().next().unwrap().task.partition;
-    pass(&mut world, 100, &[0, 1]);
-    finish_all(&mut world, 0);
-    world.finish(1, 1);
-    world.step(1);
-    settle(&mut world);
-    assert_eq!(world.task(job, Stage::Map, slow).len(), 1);
-    pass(&mut world, 600, &[0, 1]);
-    (world, job, slow)
-}
-
-#[test]
-fn all_tasks_of_a_slow_worker_get_second_attempts_at_once() {
-    let (mut world, job) = started(3, 2, "maps=6 parts=1");
-    let slow: Vec<u32> = tasks(&world, 1).into_iter().map(|(_, map)| map).collect();
-    pass(&mut world, 100, &[0, 1, 2]);
-    [0, 2].into_iter().for_each(|worker| finish_all(&mut world, worker));
-    settle(&mut world);
-    pass(&mut world, 1000, &[0, 1, 2]);
-    let attempts: Vec<usize> = slow.iter().map(|map| world.task(job, Stage::Map, *map).len()).collect();
-    assert_eq!(attempts, [2, 2]);
-}
-
-#[test]
-fn a_job_without_backups_waits_for_its_stragglers() {
-    let (world, job, slow) = straggling("maps=4 parts=1 no-backups");
-    assert_eq!(world.task(job, Stage::Map, slow).len(), 1);
-}
-
-#[test]
-fn a_straggler_gets_a_second_attempt_elsewhere_and_the_first_end_counts() {
-    let (mut world, job, slow) = straggling("maps=4 parts=1");
-    let attempts = world.task(job, Stage::Map, slow);
-    assert_eq!(attempts.len(), 2, "it takes much longer than others");
-    assert_ne!(attempts[0].1, attempts[1].1);
-    finish_all(&mut world, 0);
-    world.step(1);
-    assert!(!tasks(&world, 1).contains(&(Stage::Map, slow)), "the other one is cancelled");
-    assert_eq!(world.state().job(job).unwrap().maps_missing(), 0);
 }
 
 #[test]
@@ -436,26 +393,6 @@ fn reports_are_batched_while_a_proposal_is_under_way() {
     let [(_, command)] = world.proposals.iter().collect::<Vec<_>>()[..] else { panic!("one more") };
     let Some(Action::TaskChanges(changes)) = &command.action else { panic!() };
     assert_eq!(changes.changes.len(), 8, "each once");
-}
-
-#[test]
-fn batches_that_follow_each_other_closely_are_spaced() {
-    let (mut world, _) = started(1, 1, "maps=40 parts=1");
-    let batch = |world: &mut World| {
-        world.finish(0, 0);
-        world.step(0);
-        let pause = world.pause;
-        world.now += pause.max(Duration::from_millis(1));
-        settle(world);
-        world.step(0);
-        pause
-    };
-    let pauses: Vec<Duration> = (0..25).map(|_| batch(&mut world)).collect();
-    assert_eq!(pauses[..5], [Duration::ZERO; 5], "a small job waits for nothing: {pauses:?}");
-    let ms = Duration::from_millis;
-    assert!(pauses[12..].iter().all(|pause| (ms(10)..=ms(20)).contains(pause)), "at a steady rate: {pauses:?}");
-    world.now += Duration::from_secs(1);
-    assert_eq!(batch(&mut world), Duration::ZERO, "after a quiet second");
 }
 
 #[test]

@@ -166,7 +166,8 @@ impl Master {
             match end {
                 End::Failure(failure) if failure.cause() == Cause::Returned => {}
                 End::Failure(failure) => {
-                    self.fleet.blame(id, task, failure.cause() == Cause::Worker, self.now.mono);
+                    let (own, now, retry) = (failure.cause() == Cause::Worker, self.now.mono, self.config.retry);
+                    self.fleet.blame(id, task, own, now, retry);
                 }
                 _ => self.fleet.praise(id, self.now.mono),
             }
