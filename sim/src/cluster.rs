@@ -21,6 +21,7 @@ use gristmill_raft::net::Peer;
 use gristmill_raft::node::Disks;
 use openraft_rt::AsyncRuntime as _;
 
+use crate::fickle;
 use crate::net::{Network, Offer, Weather};
 use crate::plan::{Death, Plan, Who};
 use crate::runtime::{NodeId, OUTSIDE, SimRuntime, in_node, is_alive, kill, now, record, revive, spawn_on};
@@ -29,6 +30,8 @@ use crate::world::{Inner, World};
 
 /// The cluster's id.
 const CLUSTER: u64 = 0x6715_7311;
+/// What a master says that found less in its folder than it had acknowledged.
+const FORGOT: &str = "must not come back with it";
 /// Of what an operator asks a master.
 const ASK: Duration = Duration::from_secs(2);
 /// How often is looked who has to be started.
@@ -107,6 +110,8 @@ pub(crate) struct Cluster {
     apps: Arc<Apps>,
     /// Masters that may have forgotten something: of others nothing is taken away meanwhile.
     pub(crate) forgetful: Mutex<BTreeSet<NodeId>>,
+    /// Folders that were refused though nothing had damaged them.
+    pub(crate) surprises: Mutex<Vec<String>>,
     restarts: AtomicU32,
 }
 
@@ -137,7 +142,7 @@ fn log_options() -> gristmill_raft::Options {
 
 impl Cluster {
     /// Machines without processes. `changed` hears of every change in the store.
-    pub(crate) fn new(seed: u64, plan: &Plan, changed: impl Fn(&Change) + Send + Sync + 'static) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, plan: &Plan, changed: impl Fn(&Change, bool) + Send + Sync + 'static) -> Arc<Self> {
         let network = Network::new(seed, Weather::default());
         let publish = if plan.copies { Publish::Copy } else { Publish::Rename };
         let masters = (0..u32::from(plan.masters)).map(|n| Machine::master(seed, n));
@@ -150,8 +155,9 @@ impl Cluster {
             store: SharedStore::new(publish, StoreWeather::default(), changed),
             points: Points::default(),
             machines,
-            apps: Arc::new(Apps::new(apps::all(), "simulated")),
+            apps: Arc::new(Apps::new(apps::all().into_iter().chain([fickle::entry()]), "simulated")),
             forgetful: Mutex::default(),
+            surprises: Mutex::default(),
             restarts: AtomicU32::new(0),
         })
     }
@@ -260,7 +266,13 @@ impl Cluster {
             }
             Err(e) => {
                 record(format!("does not start: {e}"));
-                *lock(refused) = Some(e.to_string());
+                // Other reasons may pass: it is started again.
+                if e.to_string().contains(FORGOT) {
+                    *lock(refused) = Some(e.to_string());
+                    if !lock(&self.forgetful).contains(&machine.node) {
+                        lock(&self.surprises).push(format!("{}: {e}", machine.address));
+                    }
+                }
             }
         }
     }
@@ -395,13 +407,18 @@ impl Cluster {
     /// Waits until a master has what it had, if it still knows; one that does not is replaced, which ends this as well.
     pub(crate) async fn remembers(&self, node: NodeId) {
         let target = self.masters().filter_map(|m| self.handle(m.node)?.log().metrics().committed).max();
+        let member = || match &self.machine(node).kind {
+            Kind::Master { member, .. } => *lock(member),
+            Kind::Worker { .. } => None,
+        };
+        let before = member();
         loop {
             SimRuntime::sleep(LOOK).await;
+            if member() != before {
+                return;
+            }
             if self.handle(node).is_some_and(|master| master.log().metrics().applied >= target) {
                 break;
-            }
-            if !lock(&self.forgetful).contains(&node) {
-                return;
             }
         }
         lock(&self.forgetful).remove(&node);

@@ -10,6 +10,7 @@ mod linear_looks;
 mod no_loss;
 mod no_panic;
 mod no_regress;
+mod one_epoch;
 mod whole_output;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use futures_util::FutureExt as _;
 use gristmill_engine::store::{Memory, Name, Store as _, list_all};
 use serde::{Deserialize, Serialize};
 
+use crate::attempts::{Attempts, Said};
 use crate::cluster::Cluster;
 use crate::runtime::Ended;
 use crate::store::Change;
@@ -53,12 +55,26 @@ pub(crate) struct Watches {
     commit_stays: commit_stays::Watch,
     equal_replicas: equal_replicas::Watch,
     no_regress: no_regress::Watch,
+    attempts: Attempts,
     found: Vec<Violation>,
 }
 
 impl Watches {
-    /// The store is another than it was.
-    pub(crate) fn changed(&mut self, change: &Change, store: &Memory) {
+    /// A node says something to another.
+    pub(crate) fn hear(&mut self, said: &Said) {
+        let found = self.attempts.hear(said);
+        self.found.extend(found);
+    }
+
+    /// The store is another than it was, or somebody tried.
+    pub(crate) fn changed(&mut self, change: &Change, happened: bool, store: &Memory) {
+        if let Change::Copied { from, to } = change {
+            let bytes = happened.then(|| store.head(to).now_or_never()?.ok()).flatten().map(|meta| meta.len);
+            self.found.extend(self.attempts.copied(from.as_str(), bytes));
+        }
+        if !happened {
+            return;
+        }
         let found =
             self.whole_output.changed(change, store).into_iter().chain(self.commit_stays.changed(change, store));
         self.found.extend(found);
@@ -80,8 +96,10 @@ pub(crate) fn check(seen: &Seen<'_>, ended: &Ended) -> Vec<Violation> {
     let mut found = Vec::new();
     found.extend(no_loss::check(seen));
     found.extend(equal_output::check(seen));
+    found.extend(one_epoch::check(seen));
     found.extend(forward_only::check(seen));
     found.extend(linear_looks::check(seen));
+    found.extend(no_regress::check(seen));
     found.extend(ended_clean::check(seen));
     found.extend(no_panic::check(ended));
     found
@@ -92,7 +110,7 @@ pub(crate) fn is_clean(seen: &Seen<'_>) -> bool {
     ended_clean::left(seen).is_empty()
 }
 
-fn violation(invariant: u8, what: impl Into<String>) -> Violation {
+pub(crate) fn violation(invariant: u8, what: impl Into<String>) -> Violation {
     Violation { invariant, what: what.into() }
 }
 

@@ -9,9 +9,11 @@
 //! No master or worker behaviour is written here, nor does anything here look into one. What is not simulated: gRPC,
 //! sled, the kernel; the process tests of the workspace cover them.
 
+mod attempts;
 pub mod case;
 mod cluster;
 mod faults;
+mod fickle;
 mod invariants;
 pub mod net;
 pub mod plan;

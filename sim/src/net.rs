@@ -23,6 +23,7 @@ use prost::Message as _;
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
+use crate::attempts::Said;
 use crate::random::{Stream, below, stream};
 use crate::runtime::{NodeId, SimRuntime, here, mix, spawn_on};
 use crate::world::World;
@@ -64,7 +65,11 @@ struct Lines {
     offers: BTreeMap<NodeId, Offer>,
     /// Where addresses lead to.
     places: BTreeMap<String, NodeId>,
+    /// Hears what is said about tasks.
+    overhears: Option<Overhears>,
 }
+
+type Overhears = Arc<dyn Fn(&Said) + Send + Sync>;
 
 /// The network. Clones are the same one.
 #[derive(Clone)]
@@ -87,12 +92,24 @@ struct Fate {
 
 impl Network {
     pub(crate) fn new(seed: u64, weather: Weather) -> Self {
-        let (fates, cut, offers, places) = Default::default();
-        Self(Arc::new(Mutex::new(Lines { seed, weather, fates, cut, offers, places })))
+        let (fates, cut, offers, places, overhears) = Default::default();
+        Self(Arc::new(Mutex::new(Lines { seed, weather, fates, cut, offers, places, overhears })))
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody hears what is said about tasks.
+    pub(crate) fn overhear(&self, overhears: impl Fn(&Said) + Send + Sync + 'static) {
+        self.lines().overhears = Some(Arc::new(overhears));
+    }
+
+    fn heard(&self, said: impl FnOnce() -> Said) {
+        let overhears = self.lines().overhears.clone();
+        if let Some(overhears) = overhears {
+            overhears(&said());
+        }
     }
 
     /// A node is found at this address from now on.
@@ -286,7 +303,7 @@ impl net::Net for Network {
 }
 
 /// What the node at the other end of a call does, as a server's glue would have it.
-async fn serve(offer: Offer, method: Method, request: Bytes) -> Result<Bytes, CallError> {
+async fn serve(network: Network, offer: Offer, method: Method, request: Bytes) -> Result<Bytes, CallError> {
     let bad = |e: prost::DecodeError| CallError::Refused(e.to_string());
     let Offer::Master(master) = offer else { return Err(CallError::Refused("this is a worker".into())) };
     match method {
@@ -295,7 +312,11 @@ async fn serve(offer: Offer, method: Method, request: Bytes) -> Result<Bytes, Ca
             Ok(answer.encode_to_vec().into())
         }
         Method::Poll => {
-            let answer = master.poll(wire::Poll::decode(request).map_err(bad)?).await?;
+            let poll = wire::Poll::decode(request).map_err(bad)?;
+            let incarnation = poll.incarnation;
+            network.heard(|| Said::Poll(poll.clone()));
+            let answer = master.poll(poll).await?;
+            network.heard(|| Said::Answer(incarnation, answer.clone()));
             Ok(answer.encode_to_vec().into())
         }
         Method::Level => Ok(wire::LevelAnswer { level: LEVEL }.encode_to_vec().into()),
@@ -315,9 +336,13 @@ impl rpc::Net for Network {
         let (network, node, address) = (self.clone(), self.node(to), to.to_string());
         async move {
             let node = node.ok_or_else(|| CallError::NotSent(format!("there is no {address}")))?;
-            let answer = network.exchange(node, request, move |offer, request| async move {
-                let answer = serve(offer, method, request).await;
-                (answer.clone().unwrap_or_default(), answer)
+            let serving = network.clone();
+            let answer = network.exchange(node, request, move |offer, request| {
+                let serving = serving.clone();
+                async move {
+                    let answer = serve(serving, offer, method, request).await;
+                    (answer.clone().unwrap_or_default(), answer)
+                }
             });
             match SimRuntime::timeout(within, answer).await {
                 Ok(Ok(answer)) => answer,

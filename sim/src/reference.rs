@@ -17,6 +17,8 @@ pub(crate) enum App {
     Distinct,
     /// Files in which each word occurs.
     Index,
+    /// What no plain code can foretell: see [`crate::fickle`].
+    Fickle,
 }
 
 impl App {
@@ -29,13 +31,15 @@ impl App {
             Self::Sort => ("sort", Vec::new()),
             Self::Distinct => ("distinct", flags(&["--count"])),
             Self::Index => ("index", Vec::new()),
+            Self::Fickle => ("fickle", Vec::new()),
         }
     }
 
-    /// All lines of the result, in the order of their bytes.
+    /// All lines of the result, in the order of their bytes; none of an app that nobody can foretell.
     pub(crate) fn lines(&self, inputs: &BTreeMap<String, String>) -> Vec<String> {
         let lines = || inputs.values().flat_map(|text| text.lines());
         let mut result: Vec<String> = match self {
+            Self::Fickle => Vec::new(),
             Self::WordCount => {
                 let mut counts = BTreeMap::<&str, u64>::new();
                 lines().flat_map(split).for_each(|word| *counts.entry(word).or_default() += 1);

@@ -57,11 +57,13 @@ pub fn run(seed: u64, plan: &Plan) -> Outcome {
     let watches: Arc<Mutex<Watches>> = Arc::default();
     let store = Arc::new(Mutex::new(None));
     let (watching, stored) = (watches.clone(), store.clone());
-    let cluster = Cluster::new(seed, plan, move |change| {
+    let cluster = Cluster::new(seed, plan, move |change, happened| {
         if let Some(store) = &*lock(&stored) {
-            lock(&watching).changed(change, store);
+            lock(&watching).changed(change, happened, store);
         }
     });
+    let hearing = watches.clone();
+    cluster.network.overhear(move |said| lock(&hearing).hear(said));
     *lock(&store) = Some(cluster.store.memory().clone());
     let users = Users::new(cluster.clone(), seed);
     simulation.block_on(story(&cluster, &users, plan, &watches));

@@ -45,16 +45,18 @@ pub struct SharedStore {
     publish: Publish,
     weather: Arc<Mutex<StoreWeather>>,
     fate: Arc<Mutex<Pcg64Mcg>>,
-    /// Hears of every change, when it is made.
-    changed: Arc<dyn Fn(&Change) + Send + Sync>,
+    changed: Arc<Hears>,
 }
+
+/// Hears of every change when it is made or tried, and whether it was.
+type Hears = dyn Fn(&Change, bool) + Send + Sync;
 
 /// What was done to the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
     Put(Name),
     Replaced(Name),
-    Copied(Name),
+    Copied { from: Name, to: Name },
     Deleted(Name),
     Renamed { to: Name, exchange: bool },
 }
@@ -63,8 +65,8 @@ impl Change {
     /// The object, or the folder, that is another now.
     pub(crate) fn name(&self) -> &Name {
         match self {
-            Self::Put(name) | Self::Replaced(name) | Self::Copied(name) | Self::Deleted(name) => name,
-            Self::Renamed { to, .. } => to,
+            Self::Put(name) | Self::Replaced(name) | Self::Deleted(name) => name,
+            Self::Copied { to, .. } | Self::Renamed { to, .. } => to,
         }
     }
 }
@@ -73,7 +75,7 @@ impl SharedStore {
     pub(crate) fn new(
         publish: Publish,
         weather: StoreWeather,
-        changed: impl Fn(&Change) + Send + Sync + 'static,
+        changed: impl Fn(&Change, bool) + Send + Sync + 'static,
     ) -> Self {
         Self {
             memory: Memory::new(publish),
@@ -142,9 +144,7 @@ impl SharedStore {
             let result = done(memory).await;
             mix(what.name().as_str().as_bytes());
             mix(&[u8::from(result.is_ok()), by.0 as u8]);
-            if result.is_ok() {
-                changed(&what);
-            }
+            changed(&what, result.is_ok());
             result
         };
         self.call(work).await
@@ -173,7 +173,7 @@ impl Store for SharedStore {
     }
 
     async fn copy(&self, from: &Name, to: &Name) -> Result<(), Error> {
-        let (change, from, to) = (Change::Copied(to.clone()), from.clone(), to.clone());
+        let (change, from, to) = (Change::Copied { from: from.clone(), to: to.clone() }, from.clone(), to.clone());
         self.change(change, |memory| async move { memory.copy(&from, &to).await }).await
     }
 

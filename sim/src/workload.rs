@@ -208,7 +208,8 @@ impl User {
     }
 
     fn spec(&mut self, n: u8) -> (api::JobSpec, Known) {
-        let app = match self.roll(5) {
+        let app = match self.roll(6) {
+            4 => App::Fickle,
             0 => App::Grep(["mill", "w1", "xyzzy"][self.roll(3) as usize].into()),
             1 => App::Sort,
             2 => App::Distinct,

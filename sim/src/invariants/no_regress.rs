@@ -2,8 +2,9 @@
 //! leaders, and what a quorum had applied is there again.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
-use super::{Violation, violation};
+use super::{Seen, Violation, violation};
 use crate::cluster::Cluster;
 
 #[derive(Default)]
@@ -12,6 +13,12 @@ pub(super) struct Watch {
     led: BTreeMap<u64, u64>,
     /// Who led a term.
     leaders: BTreeMap<u64, u64>,
+}
+
+/// A folder that lost what was acknowledged, though its disk kept what it had promised.
+pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
+    let surprises = seen.cluster.surprises.lock().unwrap_or_else(PoisonError::into_inner);
+    surprises.iter().map(|what| violation(14, what.clone())).collect()
 }
 
 impl Watch {
