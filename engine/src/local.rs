@@ -212,7 +212,7 @@ impl<'r, A: App> Run<'r, A> {
     /// Maps all input and reduces what comes of it.
     pub(crate) fn run(&self, outputs: &Outputs) -> Result<(), Error> {
         self.context.observer.phase(Phase::Map, self.feed.known_bytes());
-        // Constants, not a match: the code of the other shuffles, two thirds of it all, is then not made for this app.
+        // Constants, not a match: the code of the other shuffles is then not made for this app.
         if const { matches!(A::SHUFFLE, Shuffle::Fold) } {
             self.with_tables(&|| Fold(self.app), outputs)
         } else if const { matches!(A::SHUFFLE, Shuffle::Group) } {

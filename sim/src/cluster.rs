@@ -58,7 +58,7 @@ impl Points {
     }
 
     /// Whether a node that is at the point is to die.
-    pub(crate) fn reached(&self, _: NodeId, point: Point) -> bool {
+    pub(crate) fn reached(&self, point: Point) -> bool {
         let mut armed = self.lock();
         let Some(at) = armed.iter().position(|(name, _)| name == point.name()) else { return false };
         match armed[at].1 {
@@ -210,7 +210,6 @@ impl Cluster {
             apps: self.apps.clone(),
             points: self.points.clone(),
             wall_offset_ms: machine.wall_offset_ms.clone(),
-            slowness: 1,
         }))
     }
 

@@ -158,12 +158,11 @@ async fn one(cluster: &Arc<Cluster>, fault: Fault) {
             });
             let _ = asked.await;
         }
-        Fault::Drain { worker, down } => {
+        Fault::Drain { worker } => {
             let Some(node) = cluster.find(crate::plan::Who::W(worker)) else { return };
             let Some(handle) = cluster.worker(node) else { return };
             record(format!("{} is told to drain", name(cluster, node)));
             crate::runtime::in_node(node, || handle.drain());
-            SimRuntime::sleep(ms(down)).await;
         }
     }
 }

@@ -121,7 +121,7 @@ fn objects(store: &Memory, prefix: &str) -> BTreeMap<String, Vec<u8>> {
     names.into_iter().map(|(name, meta)| (name.as_str().to_string(), bytes(&name, meta.len))).collect()
 }
 
-/// What `_SUCCESS` of an output says: which job, and of each part its name, length and digest.
+/// What `_SUCCESS` of an output says: which job, and of each part its name and length.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 struct Manifest {
     job: String,

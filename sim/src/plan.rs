@@ -158,12 +158,10 @@ pub enum Fault {
     },
     /// The leader is asked to let another one lead.
     Transfer,
-    /// A worker is told to finish and to end; another process takes its place `down` later.
+    /// A worker is told to finish and to end; once it has, another process takes its place.
     Drain {
         /// A worker's number.
         worker: u8,
-        /// After how long.
-        down: u32,
     },
 }
 
@@ -270,7 +268,7 @@ fn fault(kind: usize) -> BoxedStrategy<Fault> {
         11 => (who(), time()).prop_map(|(who, down)| Fault::Wipe { who, down }).boxed(),
         12 => (0..8_u8, time()).prop_map(|(worker, time)| Fault::ScratchFull { worker, time }).boxed(),
         13 => Just(Fault::Transfer).boxed(),
-        _ => (0..8_u8, time()).prop_map(|(worker, down)| Fault::Drain { worker, down }).boxed(),
+        _ => (0..8_u8).prop_map(|worker| Fault::Drain { worker }).boxed(),
     }
 }
 

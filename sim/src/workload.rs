@@ -31,7 +31,7 @@ pub(crate) struct Known {
     pub(crate) app: App,
     pub(crate) inputs: Vec<String>,
     pub(crate) output: String,
-    /// Submitted after another one: its inputs are that one's output.
+    /// It may replace an output of that name.
     pub(crate) overwrite: bool,
     /// Whether it can only fail.
     pub(crate) hopeless: bool,

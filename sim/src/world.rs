@@ -40,8 +40,6 @@ pub(crate) struct Inner {
     pub(crate) points: Points,
     /// How far the machine's clock of the day is ahead, in milliseconds.
     pub(crate) wall_offset_ms: Arc<AtomicI64>,
-    /// How many times slower than others it works.
-    pub(crate) slowness: u32,
 }
 
 /// One slice after the other, on the simulation's thread.
@@ -64,7 +62,6 @@ impl Inner {
         takes: Duration,
         work: F,
     ) -> impl Future<Output = Option<T>> + Send + use<T, F> {
-        let takes = takes * self.slowness;
         let done = SimRuntime::spawn(async move {
             SimRuntime::sleep(takes).await;
             // Apps may panic: that is the caller's to tell, not a defect of the node.
@@ -127,7 +124,7 @@ impl Env for World {
     }
 
     fn reached(&self, point: Point) {
-        if self.0.points.reached(self.0.node, point) {
+        if self.0.points.reached(point) {
             record(format!("dies at the point {}", point.name()));
             debug_assert_eq!(here(), self.0.node);
             kill(self.0.node);
