@@ -81,6 +81,8 @@ pub(crate) struct Machine {
     wall_offset_ms: Arc<AtomicI64>,
     /// Whether a process should run, or nobody is to start one yet.
     is_wanted: AtomicBool,
+    /// Whether somebody is replacing its folder.
+    is_replaced: AtomicBool,
     kind: Kind,
 }
 
@@ -91,6 +93,8 @@ enum Kind {
         member: Mutex<Option<u64>>,
         /// Why its folder is not taken, if it is not.
         refused: Mutex<Option<String>>,
+        /// Members that its folders were and that are still to be removed.
+        gone: Mutex<Vec<u64>>,
     },
     Worker {
         scratch: scratch::Memory,
@@ -252,7 +256,7 @@ impl Cluster {
     }
 
     async fn run_master(&self, machine: &Machine, world: World) {
-        let Kind::Master { disk, member, refused } = &machine.kind else { return };
+        let Kind::Master { disk, member, refused, .. } = &machine.kind else { return };
         let (kv, files) = disk.boot();
         let options = Options { log: log_options(), leader: leader_config() };
         let network = self.network.clone();
@@ -325,36 +329,52 @@ impl Cluster {
         }
     }
 
-    /// A master comes back with an empty folder under a new id, and its old member is removed, as an operator is told to do.
+    /// A master comes back with an empty folder under a new id, as an operator is told to do: the old member is removed
+    /// first, because one that is gone counts for the quorum as long as it is one.
     pub(crate) async fn replace(self: Arc<Self>, node: NodeId) {
         let machine = self.machine(node);
-        let Kind::Master { disk, member, .. } = &machine.kind else { return self.start(node) };
+        let Kind::Master { disk, member, gone, .. } = &machine.kind else { return self.start(node) };
         lock(&self.forgetful).insert(node);
-        let old = lock(member).take();
+        let is_first = {
+            let mut gone = lock(gone);
+            gone.extend(lock(member).take());
+            !machine.is_replaced.swap(true, Relaxed)
+        };
         disk.wipe();
         record(format!("{}: its folder is replaced", machine.address));
         self.start(node);
-        // Others have to be there to take it in; one that is killed meanwhile tries again with what it has.
+        if !is_first {
+            // Who is at it already takes this one in as well.
+            return;
+        }
+        // Others have to be there for it; what was replaced once more meanwhile is removed as well.
         loop {
             SimRuntime::sleep(LOOK * 4).await;
-            let Some(new) = *lock(member) else { continue };
-            let (Some(leader), address) = (self.leader(), machine.address.clone()) else { continue };
+            let (Some(new), Some(leader)) = (*lock(member), self.leader()) else { continue };
+            let old = lock(gone).clone();
+            let peer = Peer { id: new, address: machine.address.clone() };
+            let removed = old.clone();
             let asked = self.network.ask(leader, Duration::from_secs(20), move |master| {
-                let peer = Peer { id: new, address: address.clone() };
+                let (old, peer) = (old.clone(), peer.clone());
                 async move {
-                    master.log().add_member(&peer).await?;
-                    match old {
-                        Some(old) => master.log().remove_member(old).await,
-                        None => Ok(()),
+                    for old in old {
+                        master.log().remove_member(old).await?;
                     }
+                    master.log().add_member(&peer).await
                 }
             });
             match asked.await {
-                Some(Ok(())) => break,
+                Some(Ok(())) => {
+                    lock(gone).retain(|id| !removed.contains(id));
+                    if *lock(member) == Some(new) {
+                        break;
+                    }
+                }
                 Some(Err(e)) => record(format!("{}: is not taken in yet: {e}", machine.address)),
                 None => {}
             }
         }
+        machine.is_replaced.store(false, Relaxed);
         record(format!("{}: is a member again", machine.address));
         lock(&self.forgetful).remove(&node);
     }
@@ -447,7 +467,7 @@ impl Machine {
     fn master(seed: u64, n: u32) -> Self {
         let disk = Disk::new(seed ^ u64::from(n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         disk.set_faults(calm());
-        let kind = Kind::Master { disk, member: Mutex::default(), refused: Mutex::default() };
+        let kind = Kind::Master { disk, member: Mutex::default(), refused: Mutex::default(), gone: Mutex::default() };
         Self::new(1 + n, format!("m{}", n + 1), kind)
     }
 
@@ -462,8 +482,8 @@ impl Machine {
     }
 
     fn new(node: u32, address: String, kind: Kind) -> Self {
-        let (wall_offset_ms, is_wanted) = Default::default();
-        Self { node: NodeId(node), address, wall_offset_ms, is_wanted, kind }
+        let (wall_offset_ms, is_wanted, is_replaced) = Default::default();
+        Self { node: NodeId(node), address, wall_offset_ms, is_wanted, is_replaced, kind }
     }
 
     /// Its clock of the day jumps.
