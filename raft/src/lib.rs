@@ -15,6 +15,8 @@ pub mod model;
 pub mod net;
 pub mod node;
 mod peer;
+pub mod planted;
+pub mod promise;
 pub mod report;
 mod snapshot;
 pub mod suite;

@@ -15,6 +15,7 @@ use openraft::type_config::alias::WatchSenderOf;
 use openraft_rt::{AsyncRuntime, OptionalSend, WatchSender as _};
 
 use crate::disk::Files;
+use crate::planted::{Bug, planted};
 use crate::snapshot::{self, Kind, Sealed, Unfinished};
 use crate::types::{LogId, Payload, Reply, SnapshotMeta, StoredMembership, Types};
 
@@ -133,7 +134,11 @@ impl<Rt: AsyncRuntime, S: StateMachine, F: Files> RaftSnapshotBuilder<Types<Rt>>
     async fn build_snapshot(&mut self) -> Result<openraft::alias::SnapshotOf<Types<Rt>, Sealed<F>>, io::Error> {
         let view = lock(&self.view).take();
         let Some(mut view) = view else { return Err(io::Error::other("a snapshot is built once")) };
-        let sealed = Unfinished::begin(self.files.clone(), Kind::Built).await?.write(&self.meta, &mut view).await?;
+        let unfinished = Unfinished::begin(self.files.clone(), Kind::Built).await?;
+        if planted(Bug::SnapshotAhead) {
+            self.meta.last_log_id = lock(&self.shared.applied).last;
+        }
+        let sealed = unfinished.write(&self.meta, &mut view).await?;
         keep_newest(&self.shared.current, &self.meta, &sealed);
         Ok(openraft::Snapshot { meta: self.meta.clone(), snapshot: sealed })
     }

@@ -24,6 +24,7 @@ use crate::disk::{self, Files, Kv};
 use crate::log::store::Store;
 use crate::machine::{Machine, StateMachine};
 use crate::net::{Net, Peer};
+use crate::planted::{Bug, planted};
 use crate::types::{Command, Types};
 use crate::{identity, log, snapshot};
 
@@ -65,7 +66,7 @@ pub enum Error {
     #[error("the node has ended: {0}")]
     Ended(String),
     /// The log of the node's folder can not be used.
-    #[error("the folder of the node can not be used{}", rejoin(.node))]
+    #[error("the folder of the node can not be used{}", next_step(.node, matches!(.source, log::Error::Disk(_))))]
     Log {
         /// The node's id, if the folder still says.
         node: Option<u64>,
@@ -74,7 +75,7 @@ pub enum Error {
         source: log::Error,
     },
     /// A snapshot in the node's folder can not be used.
-    #[error("the folder of the node can not be used{}", rejoin(.node))]
+    #[error("the folder of the node can not be used{}", next_step(.node, matches!(.source, snapshot::Error::Disk(_))))]
     Snapshot {
         /// The node's id.
         node: Option<u64>,
@@ -98,8 +99,11 @@ pub(crate) fn id(node: u64) -> String {
     format!("node {node:016x}")
 }
 
-/// How to go on without a folder that forgot something.
-fn rejoin(node: &Option<u64>) -> String {
+/// How to go on with a disk that failed, or without a folder that forgot something.
+fn next_step(node: &Option<u64>, disk_failed: bool) -> String {
+    if disk_failed {
+        return "; nothing in it is known to be lost: see to the disk, then start it again".to_string();
+    }
     let Some(node) = node else { return String::new() };
     format!(
         "; {} must not come back with it: move the folder away, start with an empty one (the node joins under a new \
@@ -175,6 +179,9 @@ impl<E: Env, S: StateMachine> Node<E, S> {
     ///
     /// [`Error::NotLeader`], or [`Error::NoQuorum`] if no quorum confirmed it within an election timeout.
     pub async fn read<T>(&self, look: impl FnOnce(&S) -> T) -> Result<T, Error> {
+        if planted(Bug::StaleRead) {
+            return Ok(self.read_stale(look));
+        }
         let confirmed = self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
         confirmed.map_err(|error| match error {
             RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => not_leader(forward),

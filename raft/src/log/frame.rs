@@ -8,6 +8,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::disk::{Batch, MAX_VALUE_BYTES};
+use crate::planted::{Bug, planted};
 use crate::types::LogId;
 
 /// The most bytes that an entry's payload may have.
@@ -101,6 +102,7 @@ fn hash(frame: &[u8]) -> Hash {
 /// The key of a chunk of the entry at `index`.
 pub(crate) fn key(index: u64, chunk: u16) -> [u8; 11] {
     let mut key = [b'l'; 11];
+    let index = if planted(Bug::LittleEndianKeys) { index.swap_bytes() } else { index };
     key[1..9].copy_from_slice(&index.to_be_bytes());
     key[9..].copy_from_slice(&chunk.to_be_bytes());
     key
@@ -114,7 +116,9 @@ pub(crate) fn parse_key(key: &[u8]) -> Option<(u64, u16)> {
     if key.len() != 11 || key[0] != b'l' {
         return None;
     }
-    Some((number(key, 1, 8)?, u16::try_from(number(key, 9, 2)?).ok()?))
+    let index = number(key, 1, 8)?;
+    let index = if planted(Bug::LittleEndianKeys) { index.swap_bytes() } else { index };
+    Some((index, u16::try_from(number(key, 9, 2)?).ok()?))
 }
 
 /// Puts a frame into `batch`, in chunks.

@@ -96,7 +96,8 @@ impl Head {
     }
 }
 
-fn next(tip: Option<&Tip>) -> u64 {
+/// The index after a tip.
+pub(super) fn next(tip: Option<&Tip>) -> u64 {
     tip.map_or(0, |tip| tip.id.index() + 1)
 }
 

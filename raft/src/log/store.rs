@@ -22,6 +22,7 @@ use super::read::Reader;
 use super::writer::{Done, Queue, Write};
 use crate::disk::Kv;
 use crate::message;
+use crate::planted::{Bug, planted};
 use crate::types::{Entry, LogId, Types, Vote};
 
 /// Bytes of entries kept in memory although they are in the database, for the followers and the state machine.
@@ -203,6 +204,11 @@ impl<Rt: AsyncRuntime, K: Kv> Store<Rt, K> {
         self.shared.lock().synced.write
     }
 
+    /// What was made durable last.
+    pub(crate) fn synced(&self) -> Head {
+        self.shared.lock().synced.clone()
+    }
+
     /// Why the log has ended, if it has.
     pub(crate) fn ended(&self) -> Option<String> {
         self.shared.lock().ended.clone()
@@ -362,7 +368,12 @@ impl<Rt: AsyncRuntime, K: Kv> RaftLogStorage<Types<Rt>> for Store<Rt, K> {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        self.ask(|done| Write::Vote { vote: *vote, done }).await?;
+        if planted(Bug::VoteBeforeSync) {
+            let (done, _) = Types::<Rt>::oneshot();
+            self.send(Write::Vote { vote: *vote, done }).await?;
+        } else {
+            self.ask(|done| Write::Vote { vote: *vote, done }).await?;
+        }
         self.shared.lock().head.vote = Some(*vote);
         Ok(())
     }

@@ -206,11 +206,7 @@ fn a_torn_batch_or_a_misdirected_write_is_refused_or_harmless() {
                 sync_min: std::time::Duration::from_secs(9),
                 ..Faults::default()
             });
-            let (signal, _) = Types::<Rt>::oneshot();
-            let more: Vec<_> = (5..9).map(|i| entry(1, i, 9000)).collect();
-            store.append(more, openraft::storage::IOFlushed::signal(signal)).await.unwrap();
-            tokio::task::yield_now().await;
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            append_and_go_on(&mut store, (5..9).map(|i| entry(1, i, 9000)).collect()).await;
             if seed % 2 == 0 {
                 disk.crash();
             } else {
@@ -223,6 +219,60 @@ fn a_torn_batch_or_a_misdirected_write_is_refused_or_harmless() {
             }
         }
         assert!(refused > 10, "refused {refused}");
+    });
+}
+
+/// Appends without waiting until it is durable.
+async fn append_and_go_on(store: &mut ModelStore, entries: Vec<Entry>) {
+    let (signal, _) = Types::<Rt>::oneshot();
+    store.append(entries, openraft::storage::IOFlushed::signal(signal)).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+}
+
+/// Found by the simulator: a process that was killed between a write and its sync came back, answered for what it read,
+/// and lost it with the machine's power.
+#[test]
+fn what_a_killed_process_left_unsynced_is_durable_once_it_is_opened() {
+    run(async {
+        for seed in 0..20 {
+            let disk = new_disk(seed).await;
+            let mut store = reopen(&disk).await.unwrap();
+            append(&mut store, vec![entry(1, 0, 10)]).await.unwrap();
+            disk.set_faults(Faults { sync_min: std::time::Duration::from_secs(9), ..Faults::default() });
+            append_and_go_on(&mut store, vec![entry(1, 1, 10)]).await;
+            disk.kill();
+            disk.set_faults(Faults::default());
+            let before = contents(&mut reopen(&disk).await.unwrap()).await;
+            assert_eq!(before.1.len(), 2, "a process that ends takes nothing with it");
+            disk.crash();
+            assert_eq!(contents(&mut reopen(&disk).await.unwrap()).await, before, "seed {seed}");
+        }
+    });
+}
+
+/// Found by the simulator: the entries were gone and the head that said so as well.
+#[test]
+fn a_torn_purge_or_truncation_loses_no_folder() {
+    run(async {
+        for seed in 0..60 {
+            let disk = new_disk(seed).await;
+            let mut store = reopen(&disk).await.unwrap();
+            append(&mut store, (0..40).map(|i| entry(1, i, 10)).collect()).await.unwrap();
+            let syncs = std::time::Duration::from_millis(20);
+            disk.set_faults(Faults { torn_batches: true, sync_min: syncs, ..Faults::default() });
+            if seed % 2 == 0 {
+                store.purge(LogId::new_term_index(1, 30)).await.unwrap();
+                tokio::time::sleep(syncs / 20 * (seed as u32 % 30)).await;
+            } else {
+                let last = Some(LogId::new_term_index(1, 5));
+                let cut = tokio::time::timeout(syncs / 20 * (seed as u32 % 60), store.truncate_after(last));
+                let _ = cut.await;
+            }
+            disk.crash();
+            disk.set_faults(Faults::default());
+            let reopened = reopen(&disk).await.map_err(|e| format!("seed {seed}: {e}")).unwrap();
+            assert!(contents(&mut { reopened }).await.1.len() >= 6, "seed {seed}");
+        }
     });
 }
 

@@ -4,6 +4,7 @@
 //! order. A failed write or sync ends it for good: what the disk holds then is unknown, and a retry that succeeds would
 //! prove nothing (Rebello et al., "Can applications recover from fsync failures?", ATC 2020).
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use super::head::{self, Head};
 use super::mark::Mark;
 use super::store::{Shared, Store};
 use crate::disk::{Batch, Files, Kv, Pair};
+use crate::planted::{Bug, planted};
 use crate::types::{Types, Vote};
 
 /// Writes that may wait for the writer; beyond it, openraft waits.
@@ -91,6 +93,8 @@ pub(crate) struct Writer<Rt: AsyncRuntime, K, F> {
     waiting: Vec<Waiting<Rt>>,
     /// Whether purged entries may still be in the database.
     leftovers: bool,
+    /// What the durable head says was purged: what it does not say is purged must be there after a crash.
+    purged: Option<Tip>,
     stopping: bool,
     size: Size,
 }
@@ -125,12 +129,14 @@ impl<Rt: AsyncRuntime, K: Kv, F: Files> Writer<Rt, K, F> {
         let shared = Arc::new(Shared::new(head.clone()));
         shared.used(size.used);
         let store = Store::new(kv.clone(), shared.clone(), send);
+        let purged = head.purged.clone();
         let writer = Self {
             queue,
             kv,
             mark,
             shared,
             head,
+            purged,
             batch: Batch::default(),
             batch_bytes: 0,
             waiting: Vec::new(),
@@ -187,29 +193,33 @@ impl<Rt: AsyncRuntime, K: Kv, F: Files> Writer<Rt, K, F> {
             let full = self.stopping || self.batch_bytes >= MAX_GROUP_BYTES;
             next = if full { None } else { self.queue.try_recv().ok() };
         }
-        let removing = self.leftovers;
-        if removing {
-            self.remove_leftovers()?;
-        }
+        let all_removed = self.leftovers && self.remove_leftovers()?;
         self.finish_group().await?;
-        if removing && !self.leftovers {
+        if all_removed {
             self.bound_size().await?;
         }
         Ok(())
     }
 
-    /// Writes the batch; makes it durable and says so if somebody waits for that.
+    /// Writes the batch; makes it durable and says so if somebody waits for that, or if entries can only be removed then.
     async fn finish_group(&mut self) -> Result<(), Error> {
         let written = self.write();
-        if self.waiting.is_empty() {
+        if self.waiting.is_empty() && self.purged == self.head.purged {
             return written.await;
         }
         // Both are queued at once; the disk does them in this order.
         let synced = self.kv.barrier();
         written.await?;
+        if planted(Bug::AppendBeforeSync) {
+            let waiting = std::mem::take(&mut self.waiting);
+            let (appends, others) = waiting.into_iter().partition(|w| matches!(w, Waiting::Flushed(_)));
+            self.waiting = others;
+            Vec::into_iter(appends).for_each(|append| append.tell(Ok(())));
+        }
         synced.await?;
-        self.mark.write(&self.head).await?;
+        self.mark.write(&stored(&self.head)).await?;
         self.shared.synced(&self.head);
+        self.purged = self.head.purged.clone();
         if !self.stopping {
             self.tell(&Ok(()));
         }
@@ -241,7 +251,9 @@ impl<Rt: AsyncRuntime, K: Kv, F: Files> Writer<Rt, K, F> {
             }
             Write::Vote { vote, done } => {
                 self.waiting.push(Waiting::Done(done));
-                self.head.vote = Some(vote);
+                if !planted(Bug::VoteNotWritten) {
+                    self.head.vote = Some(vote);
+                }
             }
             Write::Truncate { last, done } => {
                 self.waiting.push(Waiting::Done(done));
@@ -260,11 +272,14 @@ impl<Rt: AsyncRuntime, K: Kv, F: Files> Writer<Rt, K, F> {
         Ok(())
     }
 
-    /// Removes everything after `last`, together with the head that says so.
+    /// Removes everything after `last`, once the head that says so is durable: a batch that is torn by a crash must not
+    /// leave a head that speaks of entries which are gone.
     async fn truncate(&mut self, last: Option<Tip>) -> Result<(), Error> {
         // What is in the batch must be in the database, or its keys are not found.
         self.write().await?;
         self.head.last = last;
+        self.write().await?;
+        self.kv.barrier().await?;
         let mut from = frame::key(self.head.next_index(), 0).to_vec();
         loop {
             let pairs = self.kv.range(&from, frame::END_OF_KEYS, KEYS_REMOVED_AT_A_TIME)?;
@@ -274,20 +289,23 @@ impl<Rt: AsyncRuntime, K: Kv, F: Files> Writer<Rt, K, F> {
         }
     }
 
-    /// Puts the removal of some purged entries into the batch.
-    fn remove_leftovers(&mut self) -> Result<(), Error> {
-        let to = frame::key(self.head.first_index(), 0);
+    /// Puts the removal of some purged entries into the batch, of those that the durable head says are purged. Gives whether
+    /// these were the last of them.
+    fn remove_leftovers(&mut self) -> Result<bool, Error> {
+        let to = frame::key(head::next(self.purged.as_ref()), 0);
+        let is_durable = self.purged == self.head.purged;
         let wanted = self.batch.ops.len() * 2;
         let mut from = frame::key(0, 0).to_vec();
         let mut removed = 0;
         loop {
             let pairs = self.kv.range(&from, &to, KEYS_REMOVED_AT_A_TIME)?;
             removed += pairs.len();
-            self.leftovers = pairs.len() == KEYS_REMOVED_AT_A_TIME;
+            let more = pairs.len() == KEYS_REMOVED_AT_A_TIME;
+            self.leftovers = more || !is_durable;
             from = pairs.last().map(|(key, _)| [key, &[0][..]].concat()).unwrap_or_default();
             self.delete(pairs);
-            if !self.leftovers || removed >= wanted {
-                return Ok(());
+            if !more || removed >= wanted {
+                return Ok(!more);
             }
         }
     }
@@ -307,7 +325,7 @@ impl<Rt: AsyncRuntime, K: Kv, F: Files> Writer<Rt, K, F> {
         let mut batch = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
         self.shared.used(self.size.used);
-        batch.put(head::KEY, self.head.encode());
+        batch.put(head::KEY, stored(&self.head).encode());
         let (written, shared, last) = (self.kv.write(batch), self.shared.clone(), self.head.next_index());
         async move {
             written.await?;
@@ -320,6 +338,14 @@ impl<Rt: AsyncRuntime, K: Kv, F: Files> Writer<Rt, K, F> {
         for waiting in self.waiting.drain(..) {
             waiting.tell(result.clone());
         }
+    }
+}
+
+/// The head as it is written.
+fn stored(head: &Head) -> Cow<'_, Head> {
+    match planted(Bug::PurgeNotWritten) {
+        true => Cow::Owned(Head { purged: None, ..head.clone() }),
+        false => Cow::Borrowed(head),
     }
 }
 

@@ -77,6 +77,14 @@ struct EntryRecord {
     payload: Bytes,
 }
 
+impl Append {
+    /// Who sends it, and the last entry that a node has which takes it.
+    pub(crate) fn claims(&self) -> Option<(&Vote, Option<(u64, u64)>)> {
+        let last = self.entries.last().map(|entry| (entry.term, entry.index));
+        Some((self.vote.as_ref()?, last.or(self.previous.map(|id| (id.term, id.index)))))
+    }
+}
+
 impl<Rt: AsyncRuntime> From<&AppendEntriesRequest<Types<Rt>>> for Append {
     fn from(request: &AppendEntriesRequest<Types<Rt>>) -> Self {
         let record = |entry: &types::Entry| EntryRecord {
@@ -147,6 +155,13 @@ enum Outcome {
     HigherVote(Vote),
 }
 
+impl Appended {
+    /// Whether all was taken.
+    pub(crate) fn is_success(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::Success(_)))
+    }
+}
+
 impl<Rt: AsyncRuntime> From<AppendEntriesResponse<Types<Rt>>> for Appended {
     fn from(response: AppendEntriesResponse<Types<Rt>>) -> Self {
         let outcome = match response {
@@ -177,7 +192,7 @@ impl<Rt: AsyncRuntime> TryFrom<Appended> for AppendEntriesResponse<Types<Rt>> {
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Ballot {
     #[prost(message, optional, tag = "1")]
-    vote: Option<Vote>,
+    pub(crate) vote: Option<Vote>,
     #[prost(message, optional, tag = "2")]
     last: Option<LogId>,
     #[prost(bool, tag = "3")]
@@ -210,7 +225,7 @@ pub(crate) struct Voted {
     #[prost(message, optional, tag = "2")]
     last: Option<LogId>,
     #[prost(bool, tag = "3")]
-    granted: bool,
+    pub(crate) granted: bool,
 }
 
 impl<Rt: AsyncRuntime> From<VoteResponse<Types<Rt>>> for Voted {

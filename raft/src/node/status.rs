@@ -7,6 +7,7 @@ use openraft_rt::{AsyncRuntime, Instant as _, WatchReceiver as _};
 use super::{Env, Node};
 use crate::machine::StateMachine;
 use crate::net::Peer;
+use crate::promise::Promise;
 use crate::types::{LogId, Types};
 
 /// Who leads, as far as a node knows.
@@ -127,6 +128,11 @@ impl<E: Env, S: StateMachine> Node<E, S> {
         let alone = || metrics.membership_config.voter_ids().eq([me]);
         let recent = || metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < self.inner.election * 2);
         leadership(&metrics, me).here && (recent() || alone())
+    }
+
+    /// The vote and the last entry that are on this node's disk.
+    pub fn holds(&self) -> Promise {
+        Promise::from(&self.inner.store.synced())
     }
 
     /// Who leads, as far as this node knows.
