@@ -64,6 +64,6 @@ mod record;
 mod run;
 mod schedule;
 pub mod snapshot;
-mod spec;
+pub(crate) mod spec;
 pub mod state;
 pub mod task;

@@ -17,6 +17,7 @@ use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::internal::v1::command::Action;
 use gristmill_proto::internal::v1::refused::Code;
 use gristmill_proto::internal::v1::reply::Outcome;
+use gristmill_raft::planted::{self, Bug, planted};
 use prost::Message as _;
 
 use super::ids::TaskId;
@@ -97,7 +98,8 @@ impl State {
         }
         let action = command.action.ok_or(Halt::Unknown { index })?;
         understood(index, &action, self.understands.0)?;
-        self.now_ms = self.now_ms.max(command.now_ms);
+        let now_ms = if planted(Bug::ApplyByClock) { planted::clock_ms() } else { command.now_ms };
+        self.now_ms = self.now_ms.max(now_ms);
         self.applied = index;
         let principal = super::task::cut(command.principal, limits::SHORT_NAME_BYTES).into();
         let mut step = Step { index, principal, touched: Vec::new() };

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use gristmill_proto::v1::Compression;
+use gristmill_raft::planted::{Bug, planted};
 
 use super::ids::{AttemptId, Digest, job_name, job_of_name};
 use super::job::{Job, JobState};
@@ -154,7 +155,8 @@ impl Publication {
             crc32c: result.done.crc32c,
         };
         let results = (0..).zip(tasks).filter_map(|(partition, facts)| Some((partition, facts.result.as_deref()?)));
-        (job.state == JobState::Committing).then(|| Self {
+        let undecided = planted(Bug::UndecidedPublished) && job.reduces.iter().any(|facts| facts.result.is_some());
+        (job.state == JobState::Committing || undecided).then(|| Self {
             job: job.id,
             output: super::spec::output(&job.spec).to_string(),
             overwrite: job.spec.overwrite,

@@ -58,6 +58,8 @@ pub struct Config {
     pub avoid: Duration,
     /// A job ends when for so long no worker has offered the build that it needs.
     pub unserved: Duration,
+    /// How often what zombies left in the store is looked for: those of jobs that ended long ago as well.
+    pub sweep: Duration,
     /// Second attempts.
     pub backups: Backups,
 }
@@ -73,6 +75,7 @@ impl Default for Config {
             early_percent: 25,
             avoid: Duration::from_secs(5),
             unserved: Duration::from_secs(600),
+            sweep: Duration::from_secs(600),
             backups: Backups::default(),
         }
     }

@@ -12,6 +12,16 @@ pub(super) fn chain(spec: &JobSpec) -> impl Iterator<Item = &JobSpec> {
     std::iter::successors(Some(spec), |spec| spec.then.as_deref())
 }
 
+/// Of a job and of those after it: that build which most workers offer when it is submitted.
+pub(crate) fn forget_builds(spec: &mut JobSpec) {
+    if let Some(app) = &mut spec.app {
+        app.build.clear();
+    }
+    if let Some(then) = spec.then.as_deref_mut() {
+        forget_builds(then);
+    }
+}
+
 /// A job's output as it is claimed: without the '/' at its end.
 pub(super) fn output(spec: &JobSpec) -> &str {
     spec.output.trim_end_matches('/')

@@ -20,6 +20,7 @@ use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::internal::v1::reply::Outcome;
 use gristmill_proto::internal::v1::task_report::End;
 use gristmill_raft::node::Disks;
+use gristmill_raft::planted::{Bug, planted};
 use gristmill_raft::runtime::{AsyncRuntime, Select2};
 use gristmill_raft::{Identity, Node};
 use prost::Message as _;
@@ -454,6 +455,7 @@ impl<E: MasterEnv> Inner<E> {
                 return Err(CallError::NotLeader { leader: leader.map(|peer| peer.address) });
             }
             Err(Refused(why)) => return Err(CallError::Refused(why)),
+            Err(e) if planted(Bug::UnknownIsRefused) => return Err(CallError::Refused(e.to_string())),
             Err(e) => return Err(CallError::Unknown(e.to_string())),
         };
         self.tell_applied();

@@ -16,6 +16,8 @@
 
 use std::sync::Arc;
 
+use gristmill_raft::planted::{Bug, planted};
+
 use crate::data::commit::{Manifest, SUCCESS};
 use crate::data::digest::{Digest, Digester};
 use crate::store::{self, Error, Kind, Meta, Name, Publish, Store, Version, list_all};
@@ -179,7 +181,7 @@ pub async fn publish_stepwise<S: Store>(
     before: impl Fn(&Step),
 ) -> Result<(), Error> {
     check(decision)?;
-    if is_published(store, decision).await? {
+    if !planted(Bug::PublishReplaces) && is_published(store, decision).await? {
         return finish_replacing(store, decision).await;
     }
     let replaced = match decision.overwrite {
@@ -289,6 +291,9 @@ async fn run<S: Store>(store: &S, step: &Step) -> Result<(), Error> {
             unless_same(store, done, to, (bytes.len() as u64, Digest::of(bytes))).await
         }
         Step::Copy(from, to) => {
+            if planted(Bug::PublishReplaces) {
+                store.delete(to, None).await?;
+            }
             let done = store.copy(&from.key, to).await;
             unless_same(store, done, to, (from.len, from.digest)).await
         }
@@ -296,7 +301,9 @@ async fn run<S: Store>(store: &S, step: &Step) -> Result<(), Error> {
             let done = store.replace(to, version, Arc::new(bytes.clone())).await;
             unless_same(store, done, to, (bytes.len() as u64, Digest::of(bytes))).await
         }
-        Step::Rename(from, to, exchange) => store.rename(from, to, *exchange).await,
+        Step::Rename(from, to, exchange) => {
+            store.rename(from, to, *exchange || planted(Bug::PublishReplaces)).await
+        }
         Step::Delete(name, version) => store.delete(name, Some(version)).await,
     }
 }

@@ -301,6 +301,33 @@ fn the_next_job_begins_when_the_one_before_completes() {
     assert_eq!((world.state().claim("out/1"), world.state().claim("out/2")), (Some(job), Some(next.id)));
 }
 
+/// Found by the simulator: the next job failed at once when all workers were away at that moment.
+#[test]
+fn the_next_job_needs_no_worker_to_begin_and_what_nobody_offers_is_refused_at_once() {
+    let mut world = bare(1);
+    let (mut first, mut second) = (spec("out/1", "maps=0 parts=1"), spec("out/2", "maps=0 parts=1"));
+    second.inputs.clear();
+    first.then = Some(Box::new(second.clone()));
+    let job = planned_spec(&mut world, first.clone());
+    let workers: Vec<u64> = world.state().workers().map(|worker| worker.incarnation).collect();
+    change(&mut world, job, Stage::Reduce, 0, attempt(1), 0, done(1));
+    for incarnation in workers {
+        world.commit("system", Action::RemoveWorker(wire::RemoveWorker { incarnation }));
+    }
+    world.commit("system", Action::JobPublished(wire::JobPublished { job }));
+    let next = world.state().job(world.index).unwrap().clone();
+    assert_eq!(next.state, JobState::Queued, "{:?}", next.error);
+    let build = |spec: &gristmill_proto::v1::JobSpec| spec.app.clone().unwrap_or_default().build;
+    assert_eq!(build(&next.spec), build(&world.state().job(job).unwrap().spec), "that of the submission");
+
+    let mut world = bare(1);
+    second.app.get_or_insert_default().name = "wrodcount".into();
+    first.then = Some(Box::new(second));
+    let submit = wire::SubmitJob { key: "k".into(), spec: Some(first), retry_of: 0 };
+    let Outcome::Refused(refused) = world.commit("ann", Action::SubmitJob(submit)) else { panic!("it was taken") };
+    assert!(refused.message.contains("wrodcount"), "{}", refused.message);
+}
+
 #[test]
 fn a_published_output_is_its_jobs_until_it_is_archived() {
     let mut world = bare(1);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::internal::v1::refused::Code;
 use gristmill_proto::internal::v1::reply::Outcome;
-use gristmill_proto::v1::{JobError, JobSpec, Phase, job_error::Reason};
+use gristmill_proto::v1::{JobSpec, Phase};
 use imbl::Vector;
 use prost::Message as _;
 
@@ -32,10 +32,8 @@ impl State {
             return Err(refused(Code::State, message, "submit it again under another output"));
         }
         let mut spec = JobSpec::clone(&job.spec);
-        if let Some(app) = &mut spec.app {
-            // What it was may not be offered any more.
-            app.build = String::new();
-        }
+        // What they were may not be offered any more.
+        spec::forget_builds(&mut spec);
         self.submit_spec(step, &retry.key, spec, retry.job)
     }
 
@@ -58,7 +56,7 @@ impl State {
                 return Err(refused(Code::Conflict, message, "name another folder, or wait for that job's end"));
             }
         }
-        self.pin_build(&mut spec)?;
+        self.pin_builds(&mut spec)?;
         self.remember(key, Key { spec: content, job: step.index, at_ms: self.now_ms });
         let mut job = Job::new(step.index, step.principal.clone(), Arc::new(spec), self.now_ms);
         job.retry_of = of;
@@ -92,6 +90,12 @@ impl State {
         }
     }
 
+    /// Of a job and of those after it: what nobody offers is told now, and not when the job before has completed.
+    fn pin_builds(&self, spec: &mut JobSpec) -> Decision<()> {
+        self.pin_build(spec)?;
+        spec.then.as_deref_mut().map_or(Ok(()), |then| self.pin_builds(then))
+    }
+
     fn pin_build(&self, spec: &mut JobSpec) -> Decision<()> {
         let app = spec.app.get_or_insert_default();
         let Some(build) = self.build_of(&app.name, &app.build) else {
@@ -115,16 +119,10 @@ impl State {
         if spec.inputs.is_empty() {
             spec.inputs.push(format!("{}/", spec::output(&before.spec)));
         }
-        let pinned = self.pin_build(&mut spec);
+        // That nobody offers the app at this moment ends no job: it waits, as any other does.
         let job = Job::new(step.index, before.principal.clone(), Arc::new(spec), self.now_ms);
         self.enter(&job);
-        let id = job.id;
         self.insert(step, job);
-        if let Err(refused) = pinned {
-            let reason = Reason::NoWorker.into();
-            let error = JobError { reason, message: refused.message, next_step: refused.next_step };
-            self.end(step, id, JobState::Failed, Some(error));
-        }
     }
 
     pub(super) fn plan(&mut self, step: &mut Step, plan: wire::PlanJob) -> Decision<Outcome> {

@@ -11,6 +11,7 @@ use gristmill_proto::internal::v1::failure::Cause;
 use gristmill_proto::internal::v1::reply::Outcome;
 use gristmill_proto::internal::v1::task_change::What;
 use gristmill_proto::v1::{JobError, job_error::Reason};
+use gristmill_raft::planted::{Bug, planted};
 
 use super::{Step, Touch};
 use crate::control::ids::{AttemptId, Stage, TaskId, tag};
@@ -42,10 +43,10 @@ impl State {
         if !job.is_open() {
             return Verdict::Late;
         }
-        if epoch != job.epoch {
+        if epoch != job.epoch && !planted(Bug::EpochIgnored) {
             return Verdict::Epoch;
         }
-        let needs_no_worker = matches!(what, What::Lost(_) | What::Gone(_));
+        let needs_no_worker = matches!(what, What::Lost(_) | What::Gone(_)) || planted(Bug::DeadWorkerCounts);
         let Some(worker) = name.or(needs_no_worker.then(Arc::default)) else { return Verdict::Dead };
         let by = By { worker, given_ms: change.given_ms, ended_ms: self.now_ms, backup: change.backup };
         let was = job.state;
@@ -87,6 +88,9 @@ impl State {
             return Verdict::Dead;
         }
         if facts.is_done() {
+            if planted(Bug::SecondDoneCounts) {
+                return replace_result(job, id, attempt, done);
+            }
             return Verdict::Late;
         }
         let surveyed = job.survey.as_ref().is_none_or(|survey| survey.is_done());
@@ -248,6 +252,14 @@ impl State {
     fn name_of(&self, worker: u64) -> Option<Arc<str>> {
         Some(self.workers.get(&worker)?.info.as_ref()?.name.as_str().into())
     }
+}
+
+/// What [`Bug::SecondDoneCounts`] does.
+fn replace_result(job: &mut Job, id: TaskId, attempt: AttemptId, done: wire::Done) -> Verdict {
+    let result = job.facts_mut(id).and_then(|facts| facts.result.as_mut());
+    let (Some(result), Ok(digest)) = (result, <[u8; 16]>::try_from(&*done.digest)) else { return Verdict::Invalid };
+    *result = Arc::new(task::Result { attempt, digest, done, ..task::Result::clone(result) });
+    Verdict::Counted
 }
 
 /// What is remembered of an attempt.

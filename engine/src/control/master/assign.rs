@@ -6,6 +6,7 @@ use std::time::Duration;
 use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::internal::v1::assignment::Kind;
 use gristmill_proto::v1::Phase;
+use gristmill_raft::planted::{Bug, planted};
 
 use super::Master;
 use crate::control::fleet::Worker;
@@ -76,7 +77,8 @@ impl Master {
 
     fn assign(&mut self, id: u64, task: TaskId) {
         self.counter += 1;
-        let attempt = AttemptId { term: self.reign.term, counter: self.counter };
+        let term = if planted(Bug::AttemptIdsReused) { 1 } else { self.reign.term };
+        let attempt = AttemptId { term, counter: self.counter };
         let Some(run) = self.runs.get(&task.job) else { return };
         let early = task.stage == Stage::Reduce && run.job.maps_missing() > 0;
         let object = if task.stage == Stage::Map { run.maps_wait.tag(task.partition) } else { None };

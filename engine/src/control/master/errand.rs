@@ -7,6 +7,7 @@ use std::time::Duration;
 use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::internal::v1::command::Action;
 use gristmill_proto::v1::{JobError, job_error::Reason};
+use gristmill_raft::planted::{Bug, planted};
 
 use super::outbox::Ticket;
 use super::{Effect, Master, Plan, Setback};
@@ -61,6 +62,7 @@ impl Master {
             JobState::Committing => Some(if errand.published { Step::ProposePublished } else { Step::Publish }),
             _ if job.has_ended() => Some(if errand.retired.is_some() { Step::ProposeArchive } else { Step::Retire }),
             _ if job.is_spoilt() => Some(Step::Judge),
+            JobState::Reducing if planted(Bug::UndecidedPublished) && !errand.published => Some(Step::Publish),
             _ => self.runs.get(&job.id).is_some_and(|run| run.plan.is_none()).then_some(Step::Load),
         }
     }

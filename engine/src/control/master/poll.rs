@@ -7,6 +7,7 @@ use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::internal::v1::failure::Cause;
 use gristmill_proto::internal::v1::task_change::What;
 use gristmill_proto::internal::v1::task_report::End;
+use gristmill_raft::planted::{Bug, planted};
 
 use super::{Effect, Master};
 use crate::control::ids::{AttemptId, Stage, TaskId};
@@ -41,6 +42,11 @@ impl Master {
     pub(super) fn poll(&mut self, poll: wire::Poll) {
         let (id, sequence) = (poll.incarnation, poll.sequence);
         let Some(worker) = self.fleet.workers.get_mut(&id) else {
+            if planted(Bug::DeadWorkerCounts) {
+                for report in &poll.reports {
+                    self.hear_report(id, report);
+                }
+            }
             let drained = self.state.has_drained(id);
             let fenced = if drained { String::new() } else { "this worker was taken for dead or replaced".into() };
             return self.answer(id, wire::PollAnswer { sequence, fenced, drained, ..Default::default() });
@@ -183,6 +189,9 @@ impl Master {
             End::Failure(failure) => What::Failure(bounded(failure)),
             End::Moved(_) => return None,
         };
+        if planted(Bug::DoneBeforeCommit) {
+            self.owe_settled(id, attempt, Settled::Counted);
+        }
         self.change(task.write(attempt, epoch), id, what);
         Some(attempt)
     }

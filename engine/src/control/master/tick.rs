@@ -9,9 +9,6 @@ use super::{Effect, Master};
 use crate::control::ids::{AttemptId, Stage};
 use crate::control::schedule::backup;
 
-/// How often what zombies left in the store is deleted.
-const SWEEP: Duration = Duration::from_secs(600);
-
 impl Master {
     pub(super) fn tick(&mut self) {
         self.tick_workers();
@@ -28,7 +25,7 @@ impl Master {
         }
         let errands: Vec<u64> = self.errands.keys().copied().collect();
         errands.into_iter().for_each(|job| self.run_errand(job));
-        if self.swept.is_none_or(|swept| self.now.mono >= swept + SWEEP) {
+        if self.swept.is_none_or(|swept| self.now.mono >= swept + self.config.sweep) {
             self.swept = Some(self.now.mono);
             let keep = self.state.jobs().map(|job| job.id).collect();
             self.effects.push(Effect::Sweep { upto: self.state.applied(), keep });

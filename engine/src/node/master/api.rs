@@ -297,9 +297,7 @@ impl<E: MasterEnv> MasterNode<E> {
             return Err(refused(Code::State, format!("job {job} has neither failed nor been cancelled"), advice));
         }
         let mut spec = status.spec.unwrap_or_default();
-        if let Some(app) = &mut spec.app {
-            app.build.clear();
-        }
+        crate::control::spec::forget_builds(&mut spec);
         self.submitted(principal, Action::SubmitJob(wire::SubmitJob { key, spec: Some(spec), retry_of: number })).await
     }
 
