@@ -3,7 +3,7 @@
 //! What the processes do is the engine's and raft's own code. What is here is what an operator and a machine do: a
 //! process that ended is started again, a folder that a master refuses is replaced and its member with it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +12,6 @@ use gristmill_engine::apps;
 use gristmill_engine::control::master::Config;
 use gristmill_engine::node::env::Apps;
 use gristmill_engine::node::master::{MasterNode, Options};
-use gristmill_engine::node::point::Point;
 use gristmill_engine::node::worker::{self, Worker};
 use gristmill_engine::scratch;
 use gristmill_engine::store::Publish;
@@ -22,14 +21,17 @@ use gristmill_raft::node::Disks;
 use openraft_rt::AsyncRuntime as _;
 
 use crate::fickle;
+use crate::marks::sometimes;
 use crate::net::{Network, Offer, Weather};
+use crate::picky;
 use crate::plan::{Death, Plan, Who};
+use crate::said::Said;
 use crate::runtime::{NodeId, OUTSIDE, SimRuntime, in_node, is_alive, kill, now, record, revive, spawn_on};
 use crate::store::{Change, SharedStore, StoreWeather};
 use crate::world::{Inner, World};
 
 /// The cluster's id.
-const CLUSTER: u64 = 0x6715_7311;
+pub(crate) const CLUSTER: u64 = 0x6715_7311;
 /// What a master says that found less in its folder than it had acknowledged.
 const FORGOT: &str = "must not come back with it";
 /// Of what an operator asks a master.
@@ -38,6 +40,10 @@ const ASK: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(50);
 /// From the end of a process to the start of the next, when nobody meant it to end.
 const RESTART: Duration = Duration::from_millis(300);
+
+/// Points beside those of the engine: a master has granted a vote, or taken entries, and says so. It loses power there.
+pub(crate) const VOTE_GRANTED: &str = "vote-granted";
+pub(crate) const ENTRIES_TAKEN: &str = "entries-taken";
 
 /// Points at which nodes are to die.
 #[derive(Clone, Default)]
@@ -58,9 +64,9 @@ impl Points {
     }
 
     /// Whether a node that is at the point is to die.
-    pub(crate) fn reached(&self, point: Point) -> bool {
+    pub(crate) fn reached(&self, point: &str) -> bool {
         let mut armed = self.lock();
-        let Some(at) = armed.iter().position(|(name, _)| name == point.name()) else { return false };
+        let Some(at) = armed.iter().position(|(name, _)| name == point) else { return false };
         match armed[at].1 {
             0 => {
                 armed.remove(at);
@@ -107,13 +113,14 @@ enum Kind {
 pub(crate) struct Cluster {
     seed: u64,
     slots: u32,
+    speed: u32,
     pub(crate) network: Network,
     pub(crate) store: SharedStore,
     pub(crate) points: Points,
     pub(crate) machines: Vec<Machine>,
     apps: Arc<Apps>,
-    /// Masters that may have forgotten something: of others nothing is taken away meanwhile.
-    pub(crate) forgetful: Mutex<BTreeSet<NodeId>>,
+    /// Masters that may have forgotten something, and for how many reasons: of others nothing is taken away meanwhile.
+    forgetful: Mutex<BTreeMap<NodeId, u32>>,
     /// Folders that were refused though nothing had damaged them.
     pub(crate) surprises: Mutex<Vec<String>>,
     restarts: AtomicU32,
@@ -126,7 +133,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn leader_config() -> Config {
     let ms = Duration::from_millis;
     // A lease of seconds, so that a run of seconds sees the end of some.
-    Config { lease: ms(2_000), poll_wait: ms(600), tick: ms(100), retry: ms(200), ..Config::default() }
+    Config { lease: ms(2_000), poll_wait: ms(600), tick: ms(100), retry: ms(200), sweep: ms(10_000), ..Config::default() }
 }
 
 fn log_options() -> gristmill_raft::Options {
@@ -138,8 +145,8 @@ fn log_options() -> gristmill_raft::Options {
         heartbeat,
         election_min,
         election_max,
-        snapshot_bytes: 32 << 10,
-        kept_entries: 20,
+        snapshot_bytes: 4 << 10,
+        kept_entries: 10,
         ..options
     }
 }
@@ -155,11 +162,12 @@ impl Cluster {
         Arc::new(Self {
             seed,
             slots: u32::from(plan.slots.max(1)),
+            speed: plan.speed.max(1),
             network,
             store: SharedStore::new(publish, StoreWeather::default(), changed),
             points: Points::default(),
             machines,
-            apps: Arc::new(Apps::new(apps::all().into_iter().chain([fickle::entry()]), "simulated")),
+            apps: Arc::new(Apps::new(apps::all().into_iter().chain([fickle::entry(), picky::entry()]), "simulated")),
             forgetful: Mutex::default(),
             surprises: Mutex::default(),
             restarts: AtomicU32::new(0),
@@ -212,6 +220,7 @@ impl Cluster {
             store: self.store.seen_by(self.seed, machine.node),
             scratch,
             apps: self.apps.clone(),
+            speed: self.speed,
             points: self.points.clone(),
             wall_offset_ms: machine.wall_offset_ms.clone(),
         }))
@@ -262,17 +271,22 @@ impl Cluster {
         let network = self.network.clone();
         match MasterNode::start(world, options, Disks { kv, files }, |_| network).await {
             Ok(master) => {
-                *lock(member) = Some(master.log().identity().node);
+                let id = master.log().identity().node;
+                self.network.heard(|| Said::Holds(id, master.log().holds()));
+                *lock(member) = Some(id);
                 self.network.offer(machine.node, Offer::Master(master.clone()));
                 let why = master.run().await;
                 record(format!("has ended: {why}"));
             }
             Err(e) => {
+                let causes = std::iter::successors(std::error::Error::source(&e), |cause| cause.source());
+                let e = causes.fold(e.to_string(), |text, cause| format!("{text}: {cause}"));
                 record(format!("does not start: {e}"));
                 // Other reasons may pass: it is started again.
-                if e.to_string().contains(FORGOT) {
-                    *lock(refused) = Some(e.to_string());
-                    if !lock(&self.forgetful).contains(&machine.node) {
+                if e.contains(FORGOT) {
+                    sometimes("a folder is refused");
+                    *lock(refused) = Some(e.clone());
+                    if !lock(&self.forgetful).contains_key(&machine.node) {
                         lock(&self.surprises).push(format!("{}: {e}", machine.address));
                     }
                 }
@@ -292,6 +306,22 @@ impl Cluster {
         let offer = self.network.withdraw(node);
         in_node(node, || drop(offer));
         kill(node);
+    }
+
+    /// A member of the log has bound itself by an answer, which is under way: it may lose power now.
+    pub(crate) fn has_promised(self: &Arc<Self>, node: NodeId, is_vote: bool) {
+        if !self.points.reached(if is_vote { VOTE_GRANTED } else { ENTRIES_TAKEN }) {
+            return;
+        }
+        match is_vote {
+            true => sometimes("a master that voted loses power"),
+            false => sometimes("a master that took entries loses power"),
+        }
+        let cluster = self.clone();
+        drop(spawn_on(OUTSIDE, async move {
+            record(format!("{} loses power, having answered", cluster.machine(node).address));
+            cluster.end(node, Death::Power);
+        }));
     }
 
     /// As [`Cluster::end`], and nobody starts another process before [`Cluster::start`].
@@ -334,12 +364,14 @@ impl Cluster {
     pub(crate) async fn replace(self: Arc<Self>, node: NodeId) {
         let machine = self.machine(node);
         let Kind::Master { disk, member, gone, .. } = &machine.kind else { return self.start(node) };
-        lock(&self.forgetful).insert(node);
         let is_first = {
             let mut gone = lock(gone);
             gone.extend(lock(member).take());
             !machine.is_replaced.swap(true, Relaxed)
         };
+        if is_first {
+            self.forgetting(node);
+        }
         disk.wipe();
         record(format!("{}: its folder is replaced", machine.address));
         self.start(node);
@@ -375,8 +407,9 @@ impl Cluster {
             }
         }
         machine.is_replaced.store(false, Relaxed);
+        sometimes("a folder is replaced");
         record(format!("{}: is a member again", machine.address));
-        lock(&self.forgetful).remove(&node);
+        self.forgot_nothing(node);
     }
 
     /// Starts everything and makes the cluster.
@@ -415,32 +448,41 @@ impl Cluster {
     /// Whether a master may lose what it has: at most one at a time, and none of a cluster that has no other.
     pub(crate) fn may_forget(&self, node: NodeId) -> bool {
         let forgetful = lock(&self.forgetful);
-        self.masters().count() > 2 && forgetful.iter().all(|other| *other == node)
+        self.masters().count() > 2 && forgetful.keys().all(|other| *other == node)
     }
 
-    /// What a master has may be gone.
+    /// What a master has may be gone, for one more reason.
     pub(crate) fn forgetting(&self, node: NodeId) {
-        lock(&self.forgetful).insert(node);
+        *lock(&self.forgetful).entry(node).or_default() += 1;
     }
 
-    /// Waits until a master has what it had, if it still knows; one that does not is replaced, which ends this as well.
-    pub(crate) async fn remembers(&self, node: NodeId) {
-        let target = self.masters().filter_map(|m| self.handle(m.node)?.log().metrics().committed).max();
-        let member = || match &self.machine(node).kind {
-            Kind::Master { member, .. } => *lock(member),
-            Kind::Worker { .. } => None,
+    /// One of the reasons is no more.
+    pub(crate) fn forgot_nothing(&self, node: NodeId) {
+        let mut forgetful = lock(&self.forgetful);
+        let left = forgetful.get(&node).map_or(0, |reasons| reasons - 1);
+        match left {
+            0 => forgetful.remove(&node),
+            _ => forgetful.insert(node, left),
         };
-        let before = member();
+    }
+
+    /// Waits until a master is a voter that has what a leader with a quorum had when this began.
+    pub(crate) async fn remembers(&self, node: NodeId) {
+        let committed = loop {
+            SimRuntime::sleep(LOOK).await;
+            let leader = self.leader().and_then(|leader| self.handle(leader)).filter(|leader| leader.log().has_quorum());
+            if let Some(leader) = leader {
+                break leader.log().metrics().committed;
+            }
+        };
         loop {
             SimRuntime::sleep(LOOK).await;
-            if member() != before {
-                return;
-            }
-            if self.handle(node).is_some_and(|master| master.log().metrics().applied >= target) {
+            let Some(master) = self.handle(node) else { continue };
+            let (metrics, id) = (master.log().metrics(), master.log().identity().node);
+            if metrics.applied >= committed && metrics.voters.iter().any(|voter| voter.id == id) {
                 break;
             }
         }
-        lock(&self.forgetful).remove(&node);
     }
 
     pub(crate) fn disk(&self, node: NodeId) -> Option<&Disk<SimRuntime>> {

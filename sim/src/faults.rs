@@ -7,6 +7,7 @@ use gristmill_raft::model::Faults;
 use openraft_rt::AsyncRuntime as _;
 
 use crate::cluster::{Cluster, calm};
+use crate::marks::sometimes;
 use crate::net::Weather;
 use crate::plan::{Death, DiskFault, Fault, Plan};
 use crate::runtime::{NodeId, OUTSIDE, SimRuntime, pause, record, resume, set_drift, spawn_on};
@@ -143,6 +144,7 @@ async fn one(cluster: &Arc<Cluster>, fault: Fault) {
         Fault::ScratchFull { worker, time } => {
             let Some(node) = cluster.find(crate::plan::Who::W(worker)) else { return };
             record(format!("the scratch of {} is full for {time} ms", name(cluster, node)));
+            sometimes("a worker's disk is full");
             cluster.machine(node).fill_scratch(true);
             SimRuntime::sleep(ms(time)).await;
             cluster.machine(node).fill_scratch(false);
@@ -152,7 +154,13 @@ async fn one(cluster: &Arc<Cluster>, fault: Fault) {
             record(format!("{} is asked to hand over", name(cluster, leader)));
             let asked = cluster.network.ask(leader, HANDOVER, |master| async move {
                 match master.log().heir() {
-                    Some(heir) => master.log().transfer_leadership(heir.id, HANDOVER).await,
+                    Some(heir) => {
+                        let done = master.log().transfer_leadership(heir.id, HANDOVER).await;
+                        if done.is_ok() {
+                            sometimes("leadership handed over");
+                        }
+                        done
+                    }
                     None => Ok(()),
                 }
             });
@@ -177,7 +185,10 @@ async fn disk(cluster: &Arc<Cluster>, master: u8, fault: DiskFault, time: Durati
     }
     record(format!("the disk of {}: {fault:?} for {time:?}", name(cluster, node)));
     let faulty = match fault {
-        DiskFault::Full => Faults { capacity_bytes: Some(0), ..calm() },
+        DiskFault::Full => {
+            sometimes("a disk of a master is full");
+            Faults { capacity_bytes: Some(0), ..calm() }
+        }
         DiskFault::Broken => Faults { sync_error: Some(std::io::ErrorKind::Other), ..calm() },
         DiskFault::Slow(up_to) => Faults { sync_max: ms(u32::from(up_to)), ..calm() },
         DiskFault::Rot | DiskFault::RolledBack(_) | DiskFault::Misdirected => {
@@ -191,6 +202,7 @@ async fn disk(cluster: &Arc<Cluster>, master: u8, fault: DiskFault, time: Durati
             SimRuntime::sleep(DOWN).await;
             cluster.start(node);
             cluster.remembers(node).await;
+            cluster.forgot_nothing(node);
             return;
         }
     };
@@ -216,4 +228,5 @@ async fn wipe(cluster: &Arc<Cluster>, who: crate::plan::Who, down: u32) {
     cluster.stop(node, Death::Power);
     SimRuntime::sleep(ms(down)).await;
     cluster.clone().replace(node).await;
+    cluster.forgot_nothing(node);
 }

@@ -1,14 +1,17 @@
 //! What must hold in every run, one file for each invariant of the design. They look at what users were told, at the bytes in
 //! the store, at what nodes say of themselves, and at nothing inside of a node.
 
+mod cheap_drain;
 mod commit_stays;
 mod ended_clean;
 mod equal_output;
 mod equal_replicas;
+mod fetchable;
 mod forward_only;
 mod linear_looks;
 mod no_loss;
 mod no_panic;
+mod no_phantoms;
 mod no_regress;
 mod one_epoch;
 mod whole_output;
@@ -21,9 +24,10 @@ use futures_util::FutureExt as _;
 use gristmill_engine::store::{Memory, Name, Store as _, list_all};
 use serde::{Deserialize, Serialize};
 
-use crate::attempts::{Attempts, Said};
+use crate::attempts::Attempts;
 use crate::cluster::Cluster;
-use crate::runtime::Ended;
+use crate::runtime::{Ended, now};
+use crate::said::Said;
 use crate::store::Change;
 use crate::workload::Users;
 
@@ -55,15 +59,23 @@ pub(crate) struct Watches {
     commit_stays: commit_stays::Watch,
     equal_replicas: equal_replicas::Watch,
     no_regress: no_regress::Watch,
+    fetchable: fetchable::Watch,
+    cheap_drain: cheap_drain::Watch,
     attempts: Attempts,
     found: Vec<Violation>,
 }
 
 impl Watches {
     /// A node says something to another.
-    pub(crate) fn hear(&mut self, said: &Said) {
+    pub(crate) fn hear(&mut self, said: &Said, store: &Memory) {
         let found = self.attempts.hear(said);
-        self.found.extend(found);
+        let found = found.into_iter().chain(self.no_regress.hear(said)).chain(self.fetchable.hear(said, now()));
+        self.found.extend(found.chain(self.cheap_drain.hear(said, &self.attempts, store)));
+    }
+
+    /// From here on nothing goes wrong.
+    pub(crate) fn healed(&mut self) {
+        self.fetchable.healed();
     }
 
     /// The store is another than it was, or somebody tried.
@@ -99,6 +111,7 @@ pub(crate) fn check(seen: &Seen<'_>, ended: &Ended) -> Vec<Violation> {
     found.extend(one_epoch::check(seen));
     found.extend(forward_only::check(seen));
     found.extend(linear_looks::check(seen));
+    found.extend(no_phantoms::check(seen));
     found.extend(no_regress::check(seen));
     found.extend(ended_clean::check(seen));
     found.extend(no_panic::check(ended));

@@ -1,5 +1,8 @@
 //! `gristmill-sim`: runs simulated clusters, looks for what must not be, and tells what happened.
 
+#[cfg(sim_bugs)]
+mod bugs;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use gristmill_sim::case::{Case, broken};
+use gristmill_sim::marks::Reached;
+use gristmill_sim::plan;
 use gristmill_sim::run::Outcome;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +59,19 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 2.0)]
         minutes: f64,
     },
+    /// Plant mistakes, one after the other, and tell how many runs it takes to find each
+    #[cfg(sim_bugs)]
+    Bugs {
+        /// Only this one, as in AppendBeforeSync
+        #[arg(long)]
+        only: Option<String>,
+        /// Campaigns of each, whose median counts
+        #[arg(long, default_value_t = 5)]
+        campaigns: u64,
+        /// Runs of a campaign, at most
+        #[arg(long, default_value_t = 2000)]
+        seeds: u64,
+    },
     /// Tell what happened in a case: who led, what was cut, what came of each job
     Explain {
         /// The case
@@ -75,6 +93,9 @@ struct Campaign {
     /// Give each run about a third of all kinds of faults
     #[arg(long)]
     swarm: bool,
+    /// Three masters, eight workers and 20 simulated seconds in each run
+    #[arg(long)]
+    large: bool,
     /// Runs at a time
     #[arg(long, value_name = "N", default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     threads: usize,
@@ -95,7 +116,13 @@ struct Progress {
     failed: u64,
     simulated_seconds: f64,
     cpu_seconds: f64,
+    /// What runs have reached of what must be reached.
+    #[serde(default)]
+    reached: Reached,
 }
+
+/// A campaign of so many runs reaches every mark, or fails.
+const RUNS_FOR_ALL_MARKS: u64 = 5_000;
 
 fn told(seed: u64, outcome: &Outcome) -> String {
     let (jobs, completed) = outcome.jobs;
@@ -137,12 +164,16 @@ fn campaign(of: &Campaign) -> Result<ExitCode, String> {
                 return Ok(());
             }
             let (mut case, begun) = (Case::of(seed, of.swarm), Instant::now());
+            if of.large {
+                case.plan = plan::large(seed, of.swarm);
+            }
             let outcome = case.run();
             let mut progress = progress.lock().map_err(|e| e.to_string())?;
             progress.next = progress.next.max(seed + 1);
             progress.runs += 1;
             progress.simulated_seconds += outcome.time.as_secs_f64();
             progress.cpu_seconds += begun.elapsed().as_secs_f64();
+            progress.reached.add(outcome.marks.iter().copied());
             if !outcome.violations.is_empty() {
                 broke.store(true, Relaxed);
                 progress.failed += 1;
@@ -166,7 +197,7 @@ fn campaign(of: &Campaign) -> Result<ExitCode, String> {
             .collect()
     });
     ended.into_iter().collect::<Result<(), String>>()?;
-    let Progress { next, runs, failed, simulated_seconds, cpu_seconds } =
+    let Progress { next, runs, failed, simulated_seconds, cpu_seconds, reached } =
         progress.into_inner().map_err(|e| e.to_string())?;
     println!(
         "{runs} runs up to seed {}, {failed} failed; {:.2} simulated hours in {cpu_seconds:.0} s of a core, {:.1} runs a second and core",
@@ -174,7 +205,12 @@ fn campaign(of: &Campaign) -> Result<ExitCode, String> {
         simulated_seconds / 3600.0,
         runs as f64 / cpu_seconds.max(1e-9),
     );
-    Ok(ExitCode::from(u8::from(broke.into_inner())))
+    let never = reached.never();
+    if let Some((mark, runs)) = reached.rarest() {
+        println!("never reached: {never:?}; most rarely: '{mark}', in {runs} runs");
+    }
+    let missed = runs >= RUNS_FOR_ALL_MARKS && !never.is_empty();
+    Ok(ExitCode::from(u8::from(broke.into_inner() || missed)))
 }
 
 fn shrink(file: &Path, output: Option<PathBuf>, minutes: f64) -> Result<ExitCode, String> {
@@ -239,6 +275,8 @@ fn main() -> ExitCode {
         }),
         Command::Shrink { file, output, minutes } => shrink(&file, output, minutes),
         Command::Explain { file } => explain(&file),
+        #[cfg(sim_bugs)]
+        Command::Bugs { only, campaigns, seeds } => bugs::search(only.as_deref(), campaigns, seeds),
     };
     done.unwrap_or_else(|e: String| {
         eprintln!("gristmill-sim: {e}");

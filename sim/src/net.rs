@@ -18,14 +18,16 @@ use gristmill_engine::node::rpc::{self, CallError, Method};
 use gristmill_engine::node::worker::Worker;
 use gristmill_proto::internal::v1 as wire;
 use gristmill_raft::net::{self, BoxStream, Peer};
+use gristmill_raft::promise;
 use openraft_rt::AsyncRuntime as _;
 use prost::Message as _;
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
-use crate::attempts::Said;
+use crate::marks::sometimes;
 use crate::random::{Stream, below, stream};
-use crate::runtime::{NodeId, SimRuntime, here, mix, spawn_on};
+use crate::runtime::{NodeId, OUTSIDE, SimRuntime, here, mix, spawn_on};
+use crate::said::Said;
 use crate::world::World;
 
 /// How messages fare when no line is cut. Parts are in thousandths.
@@ -105,7 +107,7 @@ impl Network {
         self.lines().overhears = Some(Arc::new(overhears));
     }
 
-    fn heard(&self, said: impl FnOnce() -> Said) {
+    pub(crate) fn heard(&self, said: impl FnOnce() -> Said) {
         let overhears = self.lines().overhears.clone();
         if let Some(overhears) = overhears {
             overhears(&said());
@@ -168,6 +170,9 @@ impl Network {
     async fn travel(&self, from: NodeId, to: NodeId, bytes: &Bytes) -> bool {
         let fate = self.fate(from, to);
         SimRuntime::sleep(fate.after).await;
+        if fate.is_lost {
+            sometimes("a message is lost");
+        }
         if fate.is_lost || self.is_cut(from, to) {
             pending::<()>().await;
         }
@@ -189,7 +194,9 @@ impl Network {
         let from = here();
         let is_doubled = self.travel(from, to, &request).await;
         let offer = self.offer_of(to).ok_or(Lost::Nobody)?;
-        if is_doubled {
+        // Nobody outside sends anything twice without knowing it.
+        if is_doubled && from != OUTSIDE {
+            sometimes("a message comes twice");
             // Whose answer comes back does not matter to who asks.
             drop(spawn_on(to, serve(offer.clone(), request.clone())));
         }
@@ -201,6 +208,21 @@ impl Network {
 
     fn node(&self, address: &str) -> Option<NodeId> {
         self.lines().places.get(address).copied()
+    }
+
+    /// Asks a member of the log something as another one does.
+    async fn ask_member(&self, master: &MasterNode<World>, request: Bytes) -> Result<Bytes, net::Error> {
+        let asked = promise::asked(&request);
+        if let Some(asked) = asked {
+            self.heard(|| Said::Asked(asked));
+        }
+        let answer = master.log().handle(request).await;
+        if let (Some(asked), Ok(answer)) = (asked, &answer)
+            && let Some(promised) = promise::promised(&asked, answer)
+        {
+            self.heard(|| Said::Promised(asked, promised));
+        }
+        answer
     }
 
     /// Asks a node something as a client does, which is outside of the cluster. `None`: nobody knows what came of it.
@@ -241,12 +263,16 @@ impl net::Net for Network {
         let (network, node, address) = (self.clone(), self.node(&to.address), to.address.clone());
         async move {
             let node = node.ok_or_else(|| net::Error::NotSent(format!("there is no {address}")))?;
-            let answer = network.exchange(node, request, |offer, request| async move {
-                let answer = match offer {
-                    Offer::Master(master) => master.log().handle(request).await,
-                    Offer::Worker(_) => Err(net::Error::Refused("this is a worker".into())),
-                };
-                (answer.clone().unwrap_or_default(), answer)
+            let hears = network.clone();
+            let answer = network.exchange(node, request, |offer, request| {
+                let hears = hears.clone();
+                async move {
+                    let answer = match offer {
+                        Offer::Master(master) => hears.ask_member(&master, request).await,
+                        Offer::Worker(_) => Err(net::Error::Refused("this is a worker".into())),
+                    };
+                    (answer.clone().unwrap_or_default(), answer)
+                }
             });
             match SimRuntime::timeout(within, answer).await {
                 Ok(Ok(answer)) => answer,
@@ -275,7 +301,11 @@ impl net::Net for Network {
             };
             let (mut send, receive) = mpsc::channel(1);
             let answer = spawn_on(to, async move { master.log().receive(Box::pin(receive)).await });
+            let mut is_first = true;
             while let Some(chunk) = chunks.next().await {
+                if let Some(asked) = promise::asked_by_stream(&chunk).filter(|_| std::mem::take(&mut is_first)) {
+                    network.heard(|| Said::Asked(asked));
+                }
                 let sent = async {
                     network.travel(from, to, &chunk).await;
                     send.send(chunk).await
@@ -290,6 +320,9 @@ impl net::Net for Network {
             drop(send);
             let answered = async {
                 let answer = answer.await;
+                if matches!(answer, Ok(Ok(_))) {
+                    sometimes("a snapshot is sent");
+                }
                 network.travel(to, from, &Bytes::new()).await;
                 answer
             };

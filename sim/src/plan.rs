@@ -9,6 +9,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::{ENTRIES_TAKEN, VOTE_GRANTED};
 use crate::net::Weather;
 use crate::random::{Stream, stream};
 use crate::store::StoreWeather;
@@ -183,6 +184,9 @@ pub struct Plan {
     pub workers: u8,
     /// Of each worker.
     pub slots: u8,
+    /// Kibibytes of input that a slot works on in a second.
+    #[serde(default = "fast")]
+    pub speed: u32,
     /// Whether outputs are published by copies, as in an object store, and not by renaming.
     pub copies: bool,
     /// Users, each of whom submits one job after the other.
@@ -195,8 +199,13 @@ pub struct Plan {
     pub faults: Vec<Timed>,
 }
 
+/// Of plans that do not say.
+fn fast() -> u32 {
+    100_000
+}
+
 /// How many kinds of faults there are, for [`fault`].
-const KINDS: usize = 15;
+const KINDS: usize = 16;
 
 fn who() -> impl Strategy<Value = Who> {
     prop_oneof![3 => (0..3_u8).prop_map(Who::M), 4 => (0..8_u8).prop_map(Who::W), 2 => Just(Who::Leader)]
@@ -268,25 +277,35 @@ fn fault(kind: usize) -> BoxedStrategy<Fault> {
         11 => (who(), time()).prop_map(|(who, down)| Fault::Wipe { who, down }).boxed(),
         12 => (0..8_u8, time()).prop_map(|(worker, time)| Fault::ScratchFull { worker, time }).boxed(),
         13 => Just(Fault::Transfer).boxed(),
-        _ => (0..8_u8).prop_map(|worker| Fault::Drain { worker }).boxed(),
+        14 => (0..8_u8).prop_map(|worker| Fault::Drain { worker }).boxed(),
+        _ => (prop_oneof![Just(VOTE_GRANTED), Just(ENTRIES_TAKEN)], 0..8_u8)
+            .prop_map(|(point, after)| Fault::Point { point: point.into(), after })
+            .boxed(),
     }
 }
 
 /// Plans in which only these kinds of faults happen, by bits.
 fn plans(kinds: u32) -> impl Strategy<Value = Plan> {
-    let time = 10_000_u32;
+    prop_oneof![3 => plans_of(kinds, 10_000), 1 => plans_of(kinds, 20_000)]
+}
+
+fn plans_of(kinds: u32, time: u32) -> impl Strategy<Value = Plan> {
     let of: Vec<BoxedStrategy<Fault>> = (0..KINDS).filter(|kind| kinds >> kind & 1 == 1).map(fault).collect();
     let faults = match of.is_empty() {
         true => Just(Vec::new()).boxed(),
         false => {
             let timed = (0..time, proptest::strategy::Union::new(of)).prop_map(|(at, fault)| Timed { at, fault });
-            prop::collection::vec(timed, 0..14).boxed()
+            prop::collection::vec(timed, 0..time as usize / 700).boxed()
         }
     };
-    let cluster = (prop_oneof![1 => Just(1_u8), 6 => Just(3), 1 => Just(5)], 1..8_u8, 1..3_u8, any::<bool>());
-    (cluster, 1..4_u8, 1..4_u8, faults).prop_map(move |((masters, workers, slots, copies), users, jobs, mut faults)| {
+    let masters = prop_oneof![1 => Just(1_u8), 6 => Just(3), 1 => Just(5)];
+    // Of a fast cluster faults mostly meet nothing; a slow one is busy most of the time.
+    let speed = prop_oneof![Just(200_u32), Just(2_000), Just(100_000)];
+    let cluster = (masters, 1..8_u8, 1..3_u8, speed, any::<bool>());
+    (cluster, 1..4_u8, 1..4_u8, faults).prop_map(move |(cluster, users, jobs, mut faults)| {
+        let (masters, workers, slots, speed, copies) = cluster;
         faults.sort_by_key(|timed| timed.at);
-        Plan { masters, workers, slots, copies, users, jobs, time, faults }
+        Plan { masters, workers, slots, speed, copies, users, jobs, time, faults }
     })
 }
 
@@ -298,6 +317,15 @@ pub fn tree(seed: u64, swarm: bool) -> Box<dyn ValueTree<Value = Plan>> {
     let bytes: Vec<u8> = (0..4).flat_map(|_| random.next_u64().to_le_bytes()).collect();
     let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     plans(kinds).boxed().new_tree(&mut runner).expect("a plan needs no luck")
+}
+
+/// The plan that a seed stands for, in a large cluster: three masters and eight workers, for 20 seconds.
+pub fn large(seed: u64, swarm: bool) -> Plan {
+    let plan = plan(seed, swarm);
+    let (faults, time) = (plan.faults.clone().into_iter(), plan.time);
+    // Faults of a shorter plan happen twice.
+    let again = faults.clone().map(|timed| Timed { at: timed.at + time, ..timed }).filter(|timed| timed.at < 20_000);
+    Plan { masters: 3, workers: 8, time: 20_000, faults: faults.chain(again).collect(), ..plan }
 }
 
 /// The plan that a seed stands for.

@@ -17,6 +17,8 @@ pub(crate) enum App {
     Distinct,
     /// Files in which each word occurs.
     Index,
+    /// Lines without a word, and how often each occurs: see [`crate::picky`].
+    Picky(String),
     /// What no plain code can foretell: see [`crate::fickle`].
     Fickle,
 }
@@ -31,6 +33,7 @@ impl App {
             Self::Sort => ("sort", Vec::new()),
             Self::Distinct => ("distinct", flags(&["--count"])),
             Self::Index => ("index", Vec::new()),
+            Self::Picky(word) => ("picky", flags(&[word])),
             Self::Fickle => ("fickle", Vec::new()),
         }
     }
@@ -47,11 +50,8 @@ impl App {
             }
             Self::Grep(text) => lines().filter(|line| line.contains(text.as_str())).map(String::from).collect(),
             Self::Sort => lines().map(String::from).collect(),
-            Self::Distinct => {
-                let mut counts = BTreeMap::<&str, u64>::new();
-                lines().for_each(|line| *counts.entry(line).or_default() += 1);
-                counts.into_iter().map(|(line, n)| format!("{line}\t{n}")).collect()
-            }
+            Self::Distinct => counted(lines()),
+            Self::Picky(word) => counted(lines().filter(|line| !line.contains(word.as_str()))),
             Self::Index => {
                 let mut found = BTreeMap::<&str, BTreeSet<&str>>::new();
                 for (name, text) in inputs {
@@ -69,10 +69,26 @@ impl App {
         result
     }
 
+    /// Records of the input that it cannot take.
+    pub(crate) fn bad_records(&self, inputs: &BTreeMap<String, String>) -> usize {
+        match self {
+            Self::Picky(word) => {
+                inputs.values().flat_map(|text| text.lines()).filter(|line| line.contains(word.as_str())).count()
+            }
+            _ => 0,
+        }
+    }
+
     /// Whether the parts one after the other are in order.
     pub(crate) fn is_ordered(&self) -> bool {
         matches!(self, Self::Sort)
     }
+}
+
+fn counted<'t>(lines: impl Iterator<Item = &'t str>) -> Vec<String> {
+    let mut counts = BTreeMap::<&str, u64>::new();
+    lines.for_each(|line| *counts.entry(line).or_default() += 1);
+    counts.into_iter().map(|(line, n)| format!("{line}\t{n}")).collect()
 }
 
 fn split(line: &str) -> impl Iterator<Item = &str> {
@@ -91,6 +107,8 @@ mod tests {
         assert_eq!(App::Grep("cat".into()).lines(&inputs), ["the cat", "the cat"]);
         assert_eq!(App::Sort.lines(&inputs), ["and the dog", "the cat", "the cat", "the end"]);
         assert_eq!(App::Distinct.lines(&inputs), ["and the dog\t1", "the cat\t2", "the end\t1"]);
+        assert_eq!(App::Picky("cat".into()).lines(&inputs), ["and the dog\t1", "the end\t1"]);
+        assert_eq!(App::Picky("cat".into()).bad_records(&inputs), 2);
         assert_eq!(App::Index.lines(&inputs)[1..3], ["cat\tin/a,in/b", "dog\tin/a"]);
     }
 }

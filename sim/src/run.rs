@@ -1,6 +1,7 @@
 //! One run: a cluster is made, users work, faults happen, all heals, everything comes to its end, and what should hold is
 //! looked at.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::cluster::Cluster;
 use crate::faults;
 use crate::invariants::{self, BOUND, Seen, Violation, Watches};
 use crate::plan::Plan;
-use crate::runtime::{NodeId, OUTSIDE, SimRuntime, Simulation, now, record, spawn_on};
+use crate::runtime::{NodeId, OUTSIDE, SimRuntime, Simulation, here, now, record, spawn_on};
+use crate::said::Said;
 use crate::workload::Users;
 
 /// Between looks at all masters.
@@ -32,6 +34,8 @@ pub struct Outcome {
     pub jobs: (usize, usize),
     /// Processes that were started again though nobody had meant them to end.
     pub restarts: u32,
+    /// What it reached of what must be reached in some run.
+    pub marks: BTreeSet<&'static str>,
     /// The story: when, where (by name), what.
     pub events: Vec<Event>,
 }
@@ -62,8 +66,15 @@ pub fn run(seed: u64, plan: &Plan) -> Outcome {
             lock(&watching).changed(change, happened, store);
         }
     });
-    let hearing = watches.clone();
-    cluster.network.overhear(move |said| lock(&hearing).hear(said));
+    let (hearing, stored, listens) = (watches.clone(), store.clone(), Arc::downgrade(&cluster));
+    cluster.network.overhear(move |said| {
+        if let Some(store) = &*lock(&stored) {
+            lock(&hearing).hear(said, store);
+        }
+        if let (Said::Promised(asked, _), Some(cluster)) = (said, listens.upgrade()) {
+            cluster.has_promised(here(), asked.is_vote);
+        }
+    });
     *lock(&store) = Some(cluster.store.memory().clone());
     let users = Users::new(cluster.clone(), seed);
     simulation.block_on(story(&cluster, &users, plan, &watches));
@@ -86,7 +97,7 @@ pub fn run(seed: u64, plan: &Plan) -> Outcome {
     // Cycles of handles end with their tasks, and those with the simulation.
     cluster.machines.iter().for_each(|machine| cluster.stop(machine.node, crate::plan::Death::Process));
     *lock(&store) = None;
-    Outcome { hash, violations, time, polls, jobs, restarts, events }
+    Outcome { hash, violations, time, polls, jobs, restarts, marks: ended.marks, events }
 }
 
 /// From the beginning until everything came to its end, or had time enough for it.
@@ -103,6 +114,7 @@ async fn story(cluster: &Arc<Cluster>, users: &Users, plan: &Plan, watches: &Arc
     users.begin(plan.users, plan.jobs);
     faults::inflict(cluster, plan).await;
     faults::heal(cluster);
+    lock(watches).healed();
     let healed = now();
     let rests = || users.ledger().busy == 0 && invariants::is_clean(&Seen { users, cluster });
     while now() < healed + BOUND {

@@ -25,7 +25,7 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
 pub use executor::{Ended, Simulation, here, in_node, now, record};
-pub(crate) use executor::{boots, is_alive, kill, mix, pause, resume, revive, set_drift};
+pub(crate) use executor::{boots, is_alive, kill, mix, pause, resume, revive, set_drift, sometimes};
 pub use sleep::{Elapsed, Sleep, Timeout};
 
 /// A process of the simulation. 0 is the world around it.

@@ -14,6 +14,7 @@ use openraft_rt::AsyncRuntime as _;
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
+use crate::marks::sometimes;
 use crate::random::{Stream, below, stream};
 use crate::runtime::{NodeId, OUTSIDE, SimRuntime, boots, here, mix, spawn_on};
 
@@ -119,9 +120,13 @@ impl SharedStore {
         let lost = || Error::new(Kind::Retryable, "the store did not answer");
         let (failed, unanswered) = (weather.failed, weather.failed + weather.unanswered);
         if fails < failed {
+            sometimes("the store does not answer");
             return Err(lost());
         }
         let wait = if fails >= unanswered && fails < unanswered + weather.late { late } else { 0 };
+        if wait > 0 {
+            sometimes("the store does it late");
+        }
         let memory = self.memory.clone();
         // The store's own work: nobody's death stops it.
         let work = spawn_on(OUTSIDE, async move {

@@ -3,6 +3,8 @@
 //!
 //! Users do as the command line does: a submission has a key and is repeated until its outcome is known.
 
+mod wish;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,32 +17,34 @@ use openraft_rt::AsyncRuntime as _;
 use rand_pcg::Pcg64Mcg;
 
 use crate::cluster::Cluster;
+use crate::marks::sometimes;
+use crate::picky;
 use crate::random::{Stream, below, stream};
-use crate::reference::App;
 use crate::runtime::{NodeId, OUTSIDE, SimRuntime, now, record, spawn_on};
 use crate::world::World;
 
+pub(crate) use wish::{Half, Wish};
+
 /// How long a user waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Bytes of a map task's input.
-const MAP_TASK: u64 = 64 << 10;
 
 /// What was taken of a user.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
-    pub(crate) app: App,
-    pub(crate) inputs: Vec<String>,
-    pub(crate) output: String,
-    /// It may replace an output of that name.
-    pub(crate) overwrite: bool,
-    /// Whether it can only fail.
-    pub(crate) hopeless: bool,
+    pub(crate) wish: Wish,
     /// Somebody asked for its end.
     pub(crate) cancel_asked: bool,
     /// The last that was heard of it.
     pub(crate) state: JobState,
     /// Why it failed.
     pub(crate) error: String,
+}
+
+impl From<Wish> for Known {
+    fn from(wish: Wish) -> Self {
+        let (cancel_asked, state, error) = Default::default();
+        Self { wish, cancel_asked, state, error }
+    }
 }
 
 /// An answer to the question how a job is.
@@ -61,6 +65,8 @@ pub(crate) struct Ledger {
     /// By user and key.
     pub(crate) keys: BTreeMap<(String, String), String>,
     pub(crate) looks: Vec<Look>,
+    /// Submissions that were refused, of which an earlier try may have been taken.
+    pub(crate) unsure: usize,
     /// What cannot be, seen while it was written down.
     pub(crate) contradictions: Vec<(u8, String)>,
     /// Users who have not got what they wanted yet.
@@ -145,14 +151,6 @@ impl Users {
             }));
         }
     }
-
-    /// The texts that a job reads.
-    pub(crate) fn read_by(&self, job: &Known) -> BTreeMap<String, String> {
-        let named = |name: &str| {
-            job.inputs.iter().any(|input| name == input || (input.ends_with('/') && name.starts_with(input)))
-        };
-        self.inputs.iter().filter(|(name, _)| named(name)).map(|(name, text)| (name.clone(), text.clone())).collect()
-    }
 }
 
 struct User {
@@ -165,10 +163,25 @@ struct User {
 
 /// Why an answer is no good.
 enum Failed {
-    /// Ask again.
+    /// Nothing was done: ask again.
     Again,
+    /// Nobody knows whether it was: ask again.
+    Unknown,
     /// It will not be otherwise.
     Never(Code, String),
+}
+
+/// A question to a master.
+trait Question<A>: Fn(MasterNode<World>) -> Self::Answer + Send + Sync {
+    type Answer: Future<Output = Result<A, ApiError>> + Send + 'static;
+}
+
+impl<A, F, Q> Question<A> for Q
+where
+    Q: Fn(MasterNode<World>) -> F + Send + Sync,
+    F: Future<Output = Result<A, ApiError>> + Send + 'static,
+{
+    type Answer = F;
 }
 
 impl User {
@@ -182,11 +195,7 @@ impl User {
     }
 
     /// Asks a master: the one that is thought to lead, or any.
-    async fn ask<F, A>(&mut self, what: impl Fn(MasterNode<World>) -> F + Send + Sync) -> Result<A, Failed>
-    where
-        F: Future<Output = Result<A, ApiError>> + Send + 'static,
-        A: Send + 'static,
-    {
+    async fn ask<A: Send + 'static>(&mut self, what: impl Question<A>) -> Result<A, Failed> {
         let masters: Vec<NodeId> = self.users.cluster.masters().map(|m| m.node).collect();
         let any = masters[self.roll(masters.len() as u64) as usize];
         let to = self.hint.take().unwrap_or(any);
@@ -200,76 +209,43 @@ impl User {
                 self.hint = leader.and_then(|at| cluster.masters().find(|m| m.address == at)).map(|m| m.node);
                 Err(Failed::Again)
             }
-            Some(Err(ApiError::Refused { code: Code::Unavailable | Code::Unknown | Code::Limit, .. })) | None => {
-                Err(Failed::Again)
-            }
+            Some(Err(ApiError::Refused { code: Code::Unavailable | Code::Limit, .. })) => Err(Failed::Again),
+            Some(Err(ApiError::Refused { code: Code::Unknown, .. })) | None => Err(Failed::Unknown),
             Some(Err(ApiError::Refused { code, message, .. })) => Err(Failed::Never(code, message)),
         }
     }
 
-    fn spec(&mut self, n: u8) -> (api::JobSpec, Known) {
-        let app = match self.roll(6) {
-            4 => App::Fickle,
-            0 => App::Grep(["mill", "w1", "xyzzy"][self.roll(3) as usize].into()),
-            1 => App::Sort,
-            2 => App::Distinct,
-            3 => App::Index,
-            _ => App::WordCount,
-        };
-        let inputs: Vec<String> = match self.roll(6) {
-            0 => vec!["in/tiny".into()],
-            1 => vec!["in/void".into()],
-            2 => vec!["in/small".into(), "in/skewed".into()],
-            3 if self.roll(3) == 0 => vec!["in/absent".into()],
-            _ => vec!["in/".into()],
-        };
-        // Some want the same name.
-        let output = match self.roll(4) {
-            0 => "out/shared".to_string(),
-            _ => format!("out/{}-{n}", self.name),
-        };
-        let overwrite = self.roll(3) == 0;
-        let (name, arguments) = app.command();
-        let spec = api::JobSpec {
-            app: Some(api::App { name: name.into(), arguments, ..Default::default() }),
-            inputs: inputs.clone(),
-            output: output.clone(),
-            reducers: self.roll(4) as u32,
-            map_task_bytes: MAP_TASK,
-            overwrite,
-            priority: self.roll(3) as i32,
-            ..Default::default()
-        };
-        let hopeless = inputs.iter().any(|input| input == "in/absent");
-        let (cancel_asked, state, error) = Default::default();
-        (spec, Known { app, inputs, output, overwrite, hopeless, cancel_asked, state, error })
-    }
-
-    /// Submits a job until it is known whether it was taken.
-    async fn submit(&mut self, key: &str, spec: &api::JobSpec, known: &Known) -> Option<String> {
+    /// Asks for a job, in words that are the same each time, until it is known whether it was taken.
+    async fn submit(&mut self, key: &str, wish: &Wish, what: impl Question<api::SubmitResponse>) -> Option<String> {
+        let mut is_sure = true;
         loop {
-            let (user, request) = (self.name.clone(), api::SubmitRequest { key: key.into(), spec: Some(spec.clone()) });
-            let asked = self.ask(move |master| {
-                let (user, request) = (user.clone(), request.clone());
-                async move { master.submit(&user, request).await }
-            });
-            match asked.await {
+            match self.ask(&what).await {
                 Ok(done) => {
-                    self.taken(key, &done.job, known);
+                    self.taken(key, &done.job, wish);
                     return Some(done.job);
                 }
                 Err(Failed::Again) => self.pause(300).await,
+                Err(Failed::Unknown) => {
+                    sometimes("a submission's outcome is not known");
+                    is_sure = false;
+                    self.pause(300).await;
+                }
                 Err(Failed::Never(code, why)) => {
+                    sometimes("a submission is refused");
                     record(format!("{}: {key} is refused ({code:?}): {why}", self.name));
+                    self.users.ledger().unsure += usize::from(!is_sure);
                     return None;
                 }
             }
         }
     }
 
-    fn taken(&self, key: &str, job: &str, known: &Known) {
+    fn taken(&self, key: &str, job: &str, wish: &Wish) {
         let mut ledger = self.users.ledger();
         let before = ledger.keys.insert((self.name.clone(), key.into()), job.into());
+        if before.as_deref() == Some(job) {
+            sometimes("a submission comes twice");
+        }
         if let Some(before) = before.filter(|before| before != job) {
             let what = format!("one key of {}, {key}, stands for {before} and {job}", self.name);
             ledger.contradictions.push((11, what));
@@ -279,22 +255,22 @@ impl User {
             let what = format!("{job} is the id of {key} of {} and of {other} of {user}", self.name);
             ledger.contradictions.push((11, what));
         }
-        ledger.jobs.entry(job.to_string()).or_insert_with(|| known.clone());
+        ledger.jobs.entry(job.to_string()).or_insert_with(|| wish.clone().into());
         drop(ledger);
-        record(format!("{}: {key} is {job}: {:?} of {:?} to {}", self.name, known.app, known.inputs, known.output));
+        record(format!("{}: {key} is {job}: {wish}", self.name));
     }
 
-    /// How a job is.
-    async fn look(&mut self, job: &str) -> Option<JobState> {
+    /// How a job is, and which follows it.
+    async fn look(&mut self, job: &str) -> Option<(JobState, String)> {
         let asked = now();
         let id = job.to_string();
-        let answer = self.ask(move |master| {
+        let answer = self.ask(move |master: MasterNode<World>| {
             let id = id.clone();
             async move { master.job(&id).await }
         });
-        let (state, error) = match answer.await {
-            Ok(status) => (Some(status.state()), status.error.map(|e| e.message).unwrap_or_default()),
-            Err(Failed::Never(Code::NotFound, _)) => (None, String::new()),
+        let (state, error, next) = match answer.await {
+            Ok(status) => (Some(status.state()), status.error.map(|e| e.message).unwrap_or_default(), status.next),
+            Err(Failed::Never(Code::NotFound, _)) => (None, String::new(), String::new()),
             Err(_) => return None,
         };
         let mut ledger = self.users.ledger();
@@ -302,40 +278,101 @@ impl User {
         ledger.looks.push(Look { job: job.into(), asked, answered, state });
         let state = state?;
         if let Some(known) = ledger.jobs.get_mut(job) {
+            if error.contains(picky::REASON) {
+                sometimes("too many bad records");
+            }
             if known.state != state && state >= JobState::Completed {
                 record(format!("{job} is {state:?} {error}"));
             }
             (known.state, known.error) = (state, error);
         }
-        Some(state)
+        Some((state, next))
     }
 
-    async fn job(&mut self, n: u8) {
-        self.pause(1500).await;
-        let (spec, known) = self.spec(n);
-        let key = format!("key{n}");
-        let Some(job) = self.submit(&key, &spec, &known).await else { return };
-        if self.roll(4) == 0 {
-            // Once more, as if the answer had been lost.
-            self.submit(&key, &spec, &known).await;
-        }
+    /// Looks at a job until it has ended; perhaps it is cancelled meanwhile. Gives how it ended and which follows it.
+    async fn await_end(&mut self, job: &str) -> (JobState, String) {
         let cancels_after = (self.roll(5) == 0).then(|| self.roll(6));
         for round in 0_u64.. {
             self.pause(400).await;
-            if self.look(&job).await.is_some_and(|state| state >= JobState::Completed) {
-                return;
+            if let Some((state, next)) = self.look(job).await
+                && state >= JobState::Completed
+            {
+                return (state, next);
             }
             if cancels_after == Some(round) {
-                if let Some(known) = self.users.ledger().jobs.get_mut(&job) {
+                if let Some(known) = self.users.ledger().jobs.get_mut(job) {
                     known.cancel_asked = true;
                 }
-                let (user, id) = (self.name.clone(), job.clone());
-                let asked = self.ask(move |master| {
+                let (user, id) = (self.name.clone(), job.to_string());
+                let asked = self.ask(move |master: MasterNode<World>| {
                     let (user, id) = (user.clone(), id.clone());
                     async move { master.cancel(&user, &id, "another mind".into()).await }
                 });
                 let _ = asked.await;
             }
+        }
+        unreachable!("rounds do not end")
+    }
+
+    /// A job, those that follow it, and another try at one that came to nothing.
+    async fn job(&mut self, n: u8) {
+        self.pause(1500).await;
+        let (name, random) = (self.name.clone(), &mut self.random);
+        let wish = Wish::of(random, &name, n);
+        let key = format!("key{n}");
+        let submit = {
+            let (user, request) = (name.clone(), api::SubmitRequest { key: key.clone(), spec: Some(wish.spec()) });
+            move |master: MasterNode<World>| {
+                let (user, request) = (user.clone(), request.clone());
+                async move { master.submit(&user, request).await }
+            }
+        };
+        let Some(job) = self.submit(&key, &wish, &submit).await else { return };
+        if self.roll(4) == 0 {
+            // Once more, as if the answer had been lost.
+            self.submit(&key, &wish, &submit).await;
+        }
+        let (state, job, wish) = self.follow(job, wish).await;
+        if state == JobState::Completed || self.roll(2) == 0 {
+            return;
+        }
+        let key = format!("again{n}");
+        let retry = {
+            let (user, key) = (name.clone(), key.clone());
+            move |master: MasterNode<World>| {
+                let (user, job, key) = (user.clone(), job.clone(), key.clone());
+                async move { master.retry(&user, &job, key).await }
+            }
+        };
+        if let Some(job) = self.submit(&key, &wish, retry).await {
+            sometimes("a job is retried");
+            self.follow(job, wish).await;
+        }
+    }
+
+    /// Waits for the end of a job, and of those after it. Gives how the last of them ended.
+    async fn follow(&mut self, mut job: String, mut wish: Wish) -> (JobState, String, Wish) {
+        loop {
+            let (state, next) = self.await_end(&job).await;
+            match state {
+                JobState::Completed if wish.half == Half::Reduce => sometimes("a job reduces what another mapped"),
+                JobState::Completed if wish.skip > 0 => sometimes("bad records are passed over"),
+                JobState::Cancelled => sometimes("a job is cancelled"),
+                JobState::Failed => sometimes("a job fails"),
+                _ => {}
+            }
+            let Some(then) = wish.then.clone().filter(|_| state == JobState::Completed) else {
+                return (state, job, wish);
+            };
+            let mut ledger = self.users.ledger();
+            if next.is_empty() || ledger.jobs.contains_key(&next) {
+                ledger.contradictions.push((1, format!("{job} has completed, and '{next}' follows it")));
+                return (state, job, wish);
+            }
+            sometimes("a job follows another");
+            record(format!("{next} follows {job}: {then}"));
+            ledger.jobs.insert(next.clone(), Known::from((*then).clone()));
+            (job, wish) = (next, *then);
         }
     }
 }

@@ -15,15 +15,15 @@ use gristmill_raft::model::{ModelFiles, ModelKv};
 use openraft_rt::AsyncRuntime as _;
 
 use crate::cluster::Points;
+use crate::marks::sometimes;
 use crate::net::Network;
 use crate::runtime::{NodeId, SimRuntime, here, kill, now, record};
 use crate::store::SharedStore;
 
 /// Milliseconds since 1970 when a simulation begins.
 const BEGINNING_MS: u64 = 1_700_000_000_000;
-/// What work on a number of bytes takes: this, and a microsecond for each so many bytes.
+/// What work takes beside what its bytes take.
 const WORK: Duration = Duration::from_micros(200);
-const BYTES_A_MICROSECOND: u64 = 100;
 /// What waiting for a disk takes.
 const DISK: Duration = Duration::from_micros(100);
 
@@ -37,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) store: SharedStore,
     pub(crate) scratch: Arc<dyn Scratch>,
     pub(crate) apps: Arc<Apps>,
+    /// Kibibytes that work is done on in a second.
+    pub(crate) speed: u32,
     pub(crate) points: Points,
     /// How far the machine's clock of the day is ahead, in milliseconds.
     pub(crate) wall_offset_ms: Arc<AtomicI64>,
@@ -97,7 +99,8 @@ impl Env for World {
         bytes: u64,
         work: impl FnOnce(&dyn Exec) -> T + Send + 'static,
     ) -> impl Future<Output = Option<T>> + Send {
-        self.0.later(WORK + Duration::from_micros(bytes / BYTES_A_MICROSECOND), move || work(&Inline))
+        let takes = Duration::from_micros(bytes * 1_000_000 / 1024 / u64::from(self.0.speed));
+        self.0.later(WORK + takes, move || work(&Inline))
     }
 
     fn blocking<T: Send + 'static>(
@@ -115,8 +118,16 @@ impl Env for World {
     fn note(&self, note: Note) {
         match note {
             Note::Registered { incarnation } => record(format!("is taken in as {incarnation}")),
-            Note::Fenced { why } => record(format!("is given up: {why}")),
-            Note::Leads { term } => record(format!("leads in term {term}")),
+            Note::Fenced { why } => {
+                sometimes("a worker is taken for dead");
+                record(format!("is given up: {why}"));
+            }
+            Note::Leads { term } => {
+                if term > 1 {
+                    sometimes("another leader");
+                }
+                record(format!("leads in term {term}"));
+            }
             Note::Follows => record("leads no longer"),
             Note::Trouble { what } => record(format!("trouble: {what}")),
             _ => {}
@@ -124,12 +135,19 @@ impl Env for World {
     }
 
     fn reached(&self, point: Point) {
-        if self.0.points.reached(point) {
+        if self.0.points.reached(point.name()) {
+            sometimes(point.name());
             record(format!("dies at the point {}", point.name()));
             debug_assert_eq!(here(), self.0.node);
             kill(self.0.node);
         }
     }
+}
+
+/// The clock of the day without any node's offset, in milliseconds since 1970, as what runs here now would see it drift.
+pub fn wall_of_here() -> u64 {
+    let since = <crate::runtime::Instant as openraft_rt::Instant>::now().since_start();
+    BEGINNING_MS + u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The world of the masters' log.

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use gristmill_engine::store::Memory;
 
+use crate::marks::sometimes;
+
 use super::whole_output::output_of;
 use super::{Manifest, SUCCESS, Violation, objects, violation};
 use crate::store::Change;
@@ -39,6 +41,9 @@ impl Watch {
             let same = seen.parts == parts;
             seen.parts = parts;
             return (!same).then(|| violation(10, format!("{output} of {} is another after {change:?}", manifest.job)));
+        }
+        if !seen.jobs.is_empty() {
+            sometimes("an output replaces another");
         }
         let again = seen.jobs.contains(&manifest.job);
         let job = manifest.job;

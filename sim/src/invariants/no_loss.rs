@@ -11,15 +11,16 @@ pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
         found.push(violation(1, format!("{} users wait for ever", ledger.busy)));
     }
     for (id, job) in &ledger.jobs {
-        let excused = job.hopeless || job.error.contains("the output cannot be published");
+        let is_hopeless = job.wish.is_hopeless(&seen.users.inputs);
+        let excused = is_hopeless || job.error.contains("the output cannot be published");
         match job.state {
             JobState::Completed => {}
             JobState::Cancelled if job.cancel_asked => {}
             JobState::Failed if excused => {}
             state => found.push(violation(1, format!("{id} is {state:?} at the end: {}", job.error))),
         }
-        if job.hopeless && job.state == JobState::Completed {
-            found.push(violation(1, format!("{id} has completed without its input")));
+        if is_hopeless && job.state == JobState::Completed {
+            found.push(violation(1, format!("{id} has completed without its input, or with bad records")));
         }
     }
     found

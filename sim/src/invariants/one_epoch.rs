@@ -8,13 +8,14 @@ use gristmill_proto::v1::JobState;
 use super::{Manifest, SUCCESS, Seen, Violation, objects, violation};
 use crate::fickle::KEYS;
 use crate::reference::App;
+use crate::workload::Half;
 
 pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
     let ledger = seen.users.ledger();
     let mut found = Vec::new();
-    let done =
-        |(_, job): &(&String, &crate::workload::Known)| job.state == JobState::Completed && job.app == App::Fickle;
-    for (id, job) in ledger.jobs.iter().filter(done) {
+    let done = ledger.jobs.iter().filter(|(_, job)| job.state == JobState::Completed);
+    let fickle = done.map(|(id, job)| (id, &job.wish)).filter(|(_, wish)| wish.app == App::Fickle && wish.half != Half::Map);
+    for (id, job) in fickle {
         let output = objects(seen.store(), &format!("{}/", job.output));
         let success = output.get(&format!("{}/{SUCCESS}", job.output));
         let manifest: Option<Manifest> = success.and_then(|bytes| serde_json::from_slice(bytes).ok());
@@ -22,7 +23,7 @@ pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
         let parts = manifest.parts.iter().filter_map(|part| output.get(&format!("{}/{}", job.output, part.name)));
         let text: String = parts.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
         let wanted: Vec<String> =
-            seen.users.read_by(job).into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, _)| name).collect();
+            job.texts(&seen.users.inputs).into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, _)| name).collect();
         if let Err(why) = agree(&text, &wanted) {
             found.push(violation(6, format!("{id}: {why}")));
         }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
@@ -51,6 +51,7 @@ pub(crate) struct Executor {
     scheduling: Pcg64Mcg,
     trace: Trace,
     panics: Vec<(NodeId, String)>,
+    marks: BTreeSet<&'static str>,
     polls: u64,
 }
 
@@ -145,6 +146,7 @@ impl Executor {
             scheduling: stream(seed, Stream::Scheduling, 0),
             trace: Trace::default(),
             panics: Vec::new(),
+            marks: BTreeSet::new(),
             polls: 0,
         };
         executor.revive(OUTSIDE);
@@ -298,6 +300,11 @@ pub fn record(what: impl Into<String>) {
     with(|e| e.trace.event(e.now, e.here, what));
 }
 
+/// Something happened that has to happen in some run: see [`crate::marks`].
+pub(crate) fn sometimes(mark: &'static str) {
+    with(|e| e.marks.insert(mark));
+}
+
 /// Something happened that two runs of one seed must agree on.
 pub(crate) fn mix(bytes: &[u8]) {
     with(|e| e.trace.mix_bytes(bytes));
@@ -392,6 +399,8 @@ pub struct Ended {
     pub polls: u64,
     /// Panics of tasks: whose, and what they say.
     pub panics: Vec<(NodeId, String)>,
+    /// What was reached of what must be in some run.
+    pub marks: BTreeSet<&'static str>,
     /// What was recorded: when, where, what.
     pub events: Vec<(Duration, NodeId, String)>,
 }
@@ -446,6 +455,7 @@ impl Simulation {
             time: e.now,
             polls: e.polls,
             panics: e.panics.clone(),
+            marks: e.marks.clone(),
             events: e.trace.events().to_vec(),
         })
     }
