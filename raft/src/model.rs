@@ -22,6 +22,8 @@ use crate::disk::Error;
 
 /// Barriers whose effects are remembered, so that [`Disk::roll_back`] can take them back.
 const REMEMBERED_BARRIERS: usize = 64;
+/// The longest that a write takes which need not be durable yet.
+const MOST_OF_A_WRITE: Duration = Duration::from_millis(5);
 
 /// How the disk behaves from now on. All off by default.
 #[derive(Debug, Clone, Default)]
@@ -167,18 +169,25 @@ impl Handle {
 
     /// How long the next durable thing takes, or why it fails.
     fn begin_sync(&self, what: &'static str) -> Result<Duration, Error> {
-        self.with(what, |inner| {
-            if let Some(kind) = inner.faults.sync_error {
-                return Err(kind.into());
-            }
-            let (min, max) = (inner.faults.sync_min, inner.faults.sync_max.max(inner.faults.sync_min));
-            let spread = u64::try_from((max - min).as_nanos()).unwrap_or(u64::MAX);
-            Ok(min + Duration::from_nanos(if spread == 0 { 0 } else { inner.random.below(spread) }))
+        self.with(what, |inner| match inner.faults.sync_error {
+            Some(kind) => Err(kind.into()),
+            None => Ok(inner.sync_time()),
         })
+    }
+
+    /// How long something takes that need not be durable yet: part of what a sync does.
+    fn write_time(&self) -> Duration {
+        self.with("write to", |inner| Ok(inner.sync_time() / 4)).unwrap_or_default().min(MOST_OF_A_WRITE)
     }
 }
 
 impl Inner {
+    fn sync_time(&mut self) -> Duration {
+        let (min, max) = (self.faults.sync_min, self.faults.sync_max.max(self.faults.sync_min));
+        let spread = u64::try_from((max - min).as_nanos()).unwrap_or(u64::MAX);
+        min + Duration::from_nanos(if spread == 0 { 0 } else { self.random.below(spread) })
+    }
+
     /// Whether `more` bytes may be written now.
     fn admit(&self, more: usize) -> io::Result<()> {
         if let Some(kind) = self.faults.write_error {

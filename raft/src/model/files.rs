@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use openraft_rt::AsyncRuntime;
 
@@ -169,6 +170,14 @@ impl<Rt: AsyncRuntime> ModelFiles<Rt> {
     }
 }
 
+/// Gives a result after a while, in which others go on.
+async fn after<Rt: AsyncRuntime>(time: Duration, result: Result<(), Error>) -> Result<(), Error> {
+    if !time.is_zero() {
+        Rt::sleep(time).await;
+    }
+    result
+}
+
 impl<Rt: AsyncRuntime> Files for ModelFiles<Rt> {
     fn read(&self, name: &str, offset: u64, bytes: usize) -> Result<Option<Vec<u8>>, Error> {
         self.handle.with("read", |inner| {
@@ -204,7 +213,7 @@ impl<Rt: AsyncRuntime> Files for ModelFiles<Rt> {
             inner.files.now.entry(name.to_string()).or_default().extend_from_slice(&bytes);
             Ok(())
         });
-        std::future::ready(result)
+        after::<Rt>(self.handle.write_time(), result)
     }
 
     fn seal(&self, name: &str, to: &str) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<Rt> {
@@ -218,7 +227,7 @@ impl<Rt: AsyncRuntime> Files for ModelFiles<Rt> {
             }
             Ok(())
         });
-        std::future::ready(result)
+        after::<Rt>(self.handle.write_time(), result)
     }
 
     fn close(&self) -> impl Future<Output = ()> + Send + 'static + use<Rt> {
