@@ -239,8 +239,8 @@ impl Job {
             submitted_ms: self.submitted_ms,
             started_ms: self.started_ms,
             ended_ms: self.ended_ms,
-            maps: Some(counts(&self.maps)),
-            reduces: Some(counts(&self.reduces)),
+            maps: Some(counts(&self.maps, self.decided_ms > 0)),
+            reduces: Some(counts(&self.reduces, false)),
             input_bytes: self.plan.as_ref().map_or(0, |plan| plan.input_bytes),
             counters: self.counters(),
             error: self.error.as_deref().cloned(),
@@ -249,14 +249,15 @@ impl Job {
             output_records: results().map(|r| r.done.output_records).fold(0, u64::saturating_add),
             output_bytes: results().map(bytes).fold(0, u64::saturating_add),
             bad_records: self.bad_records,
-            shuffle_ppm: counts(&self.reduces).progress_ppm,
+            shuffle_ppm: counts(&self.reduces, false).progress_ppm,
         }
     }
 }
 
-fn counts(tasks: &Vector<Facts>) -> TaskCounts {
+/// With `all_read`, what is gone was read by everybody before: it was done, and nobody does it again.
+fn counts(tasks: &Vector<Facts>, all_read: bool) -> TaskCounts {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let done = tasks.iter().filter(|facts| facts.is_done()).count();
+    let done = tasks.iter().filter(|facts| facts.is_done() || (all_read && facts.is_lost())).count();
     TaskCounts {
         total: number(tasks.len()),
         done: number(done),

@@ -301,9 +301,7 @@ async fn run<S: Store>(store: &S, step: &Step) -> Result<(), Error> {
             let done = store.replace(to, version, Arc::new(bytes.clone())).await;
             unless_same(store, done, to, (bytes.len() as u64, Digest::of(bytes))).await
         }
-        Step::Rename(from, to, exchange) => {
-            store.rename(from, to, *exchange || planted(Bug::PublishReplaces)).await
-        }
+        Step::Rename(from, to, exchange) => store.rename(from, to, *exchange || planted(Bug::PublishReplaces)).await,
         Step::Delete(name, version) => store.delete(name, Some(version)).await,
     }
 }

@@ -301,6 +301,32 @@ fn a_map_that_is_lost_late_gets_a_slot_from_a_reducer() {
     world.heal();
 }
 
+/// Found by the model of the paper's cluster: when many workers were killed, nearly all reducers gave up their slots for
+/// maps, and what they had fetched.
+#[test]
+fn many_lost_maps_take_few_slots_from_reducers() {
+    let (mut world, job) = started(2, 10, "maps=20 parts=20");
+    (0..2).for_each(|worker| finish_all(&mut world, worker));
+    (0..2).for_each(|worker| world.step(worker));
+    let reducers =
+        |world: &World| (0..2).flat_map(|w| tasks(world, w)).filter(|(stage, _)| *stage == Stage::Reduce).count();
+    assert_eq!(reducers(&world), 20, "in all slots");
+    let lost = (0..20).map(|map| {
+        let result = world.state().job(job).unwrap().maps[map as usize].result.clone().unwrap();
+        let (attempt, stage) = (Some(result.attempt.into()), Stage::Map.into());
+        let task = Some(wire::Task { job, stage, epoch: 0, partition: map, attempt });
+        let what = Some(wire::task_change::What::Lost(wire::Lost {}));
+        wire::TaskChange { task, what, ..Default::default() }
+    });
+    let changes = lost.collect();
+    world.commit("system", Action::TaskChanges(wire::TaskChanges { changes }));
+    world.tell();
+    assert_eq!(world.state().job(job).unwrap().maps_missing(), 20);
+    pass(&mut world, 1_000, &[0, 1]);
+    assert_eq!(reducers(&world), 18);
+    world.heal();
+}
+
 #[test]
 fn segments_are_gone_when_two_say_so_or_one_for_long() {
     let missing = |world: &mut World, job: u64, reporters: &[usize]| {

@@ -176,6 +176,23 @@ fn the_first_end_of_an_attempt_wins() {
     assert_eq!((result.attempt, result.place), (attempt(3), Place::Store));
 }
 
+/// Found by the simulator: a job had completed with "0 of 3 maps done".
+#[test]
+fn a_map_that_is_lost_when_all_have_read_it_was_done() {
+    let mut world = bare(2);
+    let job = planned(&mut world, "out", "maps=2 parts=1");
+    for map in 0..2 {
+        change(&mut world, job, Stage::Map, map, attempt(1 + u64::from(map)), map as usize, done(1));
+    }
+    let incarnation = world.workers[0].incarnation.unwrap();
+    world.commit("system", Action::RemoveWorker(wire::RemoveWorker { incarnation }));
+    let maps_done = |world: &World| world.state().job(job).unwrap().status(1).maps.unwrap().done;
+    assert_eq!(maps_done(&world), 1, "it may still be needed");
+    assert_eq!(change(&mut world, job, Stage::Reduce, 0, attempt(3), 1, done(3)), Counted);
+    assert_eq!(world.state_of(job), JobState::Committing);
+    assert_eq!(maps_done(&world), 2);
+}
+
 #[test]
 fn failed_attempts_and_dead_workers_never_count() {
     let mut world = bare(2);

@@ -64,7 +64,8 @@ impl Master {
     }
 
     /// Maps that wait while reducers of the same job hold the slots: without this, a map that is lost late could wait for
-    /// reducers that wait for it.
+    /// reducers that wait for it. A tenth of those slots is enough: what a reducer has fetched is lost with its slot, and
+    /// workers that took many maps with them mostly come back with slots of their own.
     fn tick_starved(&mut self, job: u64) {
         let (now, patience) = (self.now.mono, self.config.tick * 2);
         let Some(run) = self.runs.get_mut(&job) else { return };
@@ -83,7 +84,9 @@ impl Master {
         let mut newest: Vec<AttemptId> =
             running.filter(|a| self.attempts.get(a).is_some_and(|r| !r.fetched && !r.reported)).collect();
         newest.sort_unstable_by(|a, b| b.cmp(a));
-        for attempt in newest.into_iter().take(waiting) {
+        let mapping: usize = run.attempts.range(..(Stage::Reduce, 0)).map(|(_, attempts)| attempts.len()).sum();
+        let enough = waiting.min(newest.len().div_ceil(10)).saturating_sub(mapping);
+        for attempt in newest.into_iter().take(enough) {
             let Some(worker) = self.attempts.get(&attempt).map(|running| running.worker) else { continue };
             self.owe(worker, |answer| answer.cancel.push(attempt.into()));
             self.give_up(attempt, "its slot was needed for maps of the job");
