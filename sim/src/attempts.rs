@@ -158,13 +158,17 @@ impl Attempts {
             return Some(violation(4, format!("{from} is published, of an attempt at {given:?}")));
         }
         if self.dead.contains(&attempt) {
-            return Some(violation(4, format!("{from} is published, of a worker that was given up before it was done")));
+            return Some(violation(
+                4,
+                format!("{from} is published, of a worker that was given up before it was done"),
+            ));
         }
         match self.ended.get(&attempt) {
             Some(Ended::Done { length, .. }) if bytes.is_none_or(|bytes| bytes == *length) => {}
             ended => return Some(violation(3, format!("{from} of {bytes:?} bytes is published, of {ended:?}"))),
         }
-        if let Some(counted) = self.counted.get(&(given.job, given.epoch, part)).filter(|counted| **counted != attempt) {
+        if let Some(counted) = self.counted.get(&(given.job, given.epoch, part)).filter(|counted| **counted != attempt)
+        {
             return Some(violation(3, format!("{from} is published, and attempt {counted:?} was said to count")));
         }
         let first = *self.published.entry((job, part)).or_insert(attempt);

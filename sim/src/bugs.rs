@@ -43,7 +43,7 @@ fn campaign(bug: Bug, from: u64, seeds: u64) -> Found {
     let (begun, mut others) = (Instant::now(), Vec::new());
     for run in 1..=seeds {
         plant(Some(bug), world::wall_of_here);
-        let broken = broken(&Case::of(from + run, true).run());
+        let broken = broken(&Case::of(from + run, true, false).run());
         plant(None, || 0);
         if broken.iter().any(|number| expected(bug).contains(number)) {
             return Found { runs: Some(run), seconds: begun.elapsed().as_secs_f64(), others };
@@ -65,7 +65,8 @@ pub(crate) fn search(only: Option<&str>, campaigns: u64, seeds: u64) -> Result<E
     let mut missed = false;
     for bug in chosen {
         let mut found: Vec<Found> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..campaigns).map(|n| scope.spawn(move || campaign(bug, n * APART, seeds))).collect();
+            let threads: Vec<_> =
+                (0..campaigns).map(|n| scope.spawn(move || campaign(bug, n * APART, seeds))).collect();
             threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
         });
         found.sort_by_key(|found| found.runs.unwrap_or(u64::MAX));

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{self, Plan};
+use crate::plan::{Plan, tree};
 use crate::run::{Outcome, run};
 
 /// A run that is kept.
@@ -18,6 +18,9 @@ pub struct Case {
     pub seed: u64,
     /// Whether the plan was made with a subset of the kinds of faults.
     pub swarm: bool,
+    /// Whether the plan was made for a large cluster.
+    #[serde(default)]
+    pub large: bool,
     /// Invariants that did not hold when it was found.
     #[serde(default)]
     pub invariants: Vec<u8>,
@@ -34,9 +37,10 @@ pub fn broken(outcome: &Outcome) -> Vec<u8> {
 }
 
 impl Case {
-    /// The case that a seed stands for.
-    pub fn of(seed: u64, swarm: bool) -> Self {
-        Self { about: String::new(), seed, swarm, invariants: Vec::new(), plan: plan::plan(seed, swarm) }
+    /// The case that a seed stands for: see [`tree`].
+    pub fn of(seed: u64, swarm: bool, large: bool) -> Self {
+        let plan = tree(seed, swarm, large).current();
+        Self { about: String::new(), seed, swarm, large, invariants: Vec::new(), plan }
     }
 
     /// Runs it.
@@ -68,7 +72,7 @@ impl Case {
     /// # Errors
     /// That the plan is not the one of its seed, which is what can be made smaller, or that it breaks nothing.
     pub fn shrink(&self, mut more: impl FnMut(usize) -> bool) -> Result<Self, String> {
-        let mut tree = plan::tree(self.seed, self.swarm);
+        let mut tree = tree(self.seed, self.swarm, self.large);
         if tree.current() != self.plan {
             return Err("only the plan that a seed stands for can be made smaller; this is another".into());
         }

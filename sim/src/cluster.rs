@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gristmill_engine::apps;
+use gristmill_engine::control::ids::job_name;
 use gristmill_engine::control::master::Config;
 use gristmill_engine::node::env::Apps;
 use gristmill_engine::node::master::{MasterNode, Options};
@@ -25,8 +26,8 @@ use crate::marks::sometimes;
 use crate::net::{Network, Offer, Weather};
 use crate::picky;
 use crate::plan::{Death, Plan, Who};
-use crate::said::Said;
 use crate::runtime::{NodeId, OUTSIDE, SimRuntime, in_node, is_alive, kill, now, record, revive, spawn_on};
+use crate::said::Said;
 use crate::store::{Change, SharedStore, StoreWeather};
 use crate::world::{Inner, World};
 
@@ -114,6 +115,7 @@ pub(crate) struct Cluster {
     seed: u64,
     slots: u32,
     speed: u32,
+    age: u16,
     pub(crate) network: Network,
     pub(crate) store: SharedStore,
     pub(crate) points: Points,
@@ -133,7 +135,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn leader_config() -> Config {
     let ms = Duration::from_millis;
     // A lease of seconds, so that a run of seconds sees the end of some.
-    Config { lease: ms(2_000), poll_wait: ms(600), tick: ms(100), retry: ms(200), sweep: ms(10_000), ..Config::default() }
+    Config {
+        lease: ms(2_000),
+        poll_wait: ms(600),
+        tick: ms(100),
+        retry: ms(200),
+        sweep: ms(10_000),
+        ..Config::default()
+    }
 }
 
 fn log_options() -> gristmill_raft::Options {
@@ -163,6 +172,7 @@ impl Cluster {
             seed,
             slots: u32::from(plan.slots.max(1)),
             speed: plan.speed.max(1),
+            age: plan.age,
             network,
             store: SharedStore::new(publish, StoreWeather::default(), changed),
             points: Points::default(),
@@ -441,8 +451,22 @@ impl Cluster {
                 break;
             }
         }
+        self.grow_old().await;
         drop(spawn_on(OUTSIDE, self.clone().operate()));
         record(format!("the cluster is ready after {:?}", now()));
+    }
+
+    /// Fills the log with what changes nothing: the end of a job that never was is asked for.
+    async fn grow_old(&self) {
+        for n in 0..self.age {
+            let Some(leader) = self.leader() else { continue };
+            let job = job_name(CLUSTER, u64::MAX - u64::from(n));
+            let asked = self.network.ask(leader, ASK, move |master| {
+                let job = job.clone();
+                async move { master.cancel("operator", &job, String::new()).await }
+            });
+            asked.await;
+        }
     }
 
     /// Whether a master may lose what it has: at most one at a time, and none of a cluster that has no other.
@@ -470,7 +494,8 @@ impl Cluster {
     pub(crate) async fn remembers(&self, node: NodeId) {
         let committed = loop {
             SimRuntime::sleep(LOOK).await;
-            let leader = self.leader().and_then(|leader| self.handle(leader)).filter(|leader| leader.log().has_quorum());
+            let leader =
+                self.leader().and_then(|leader| self.handle(leader)).filter(|leader| leader.log().has_quorum());
             if let Some(leader) = leader {
                 break leader.log().metrics().committed;
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use gristmill_raft::model::Faults;
 use openraft_rt::AsyncRuntime as _;
 
-use crate::cluster::{Cluster, calm};
+use crate::cluster::{Cluster, Machine, calm};
 use crate::marks::sometimes;
 use crate::net::Weather;
 use crate::plan::{Death, DiskFault, Fault, Plan};
@@ -74,6 +74,14 @@ async fn one(cluster: &Arc<Cluster>, fault: Fault) {
             masters.iter().for_each(|node| cluster.stop(*node, death));
             SimRuntime::sleep(ms(down)).await;
             masters.iter().for_each(|node| cluster.start(*node));
+        }
+        Fault::KillRack { odd, down } => {
+            record(format!("the {} workers lose power for {down} ms", if odd { "odd" } else { "even" }));
+            let of_it = |(n, machine): (usize, &Machine)| (n % 2 == usize::from(odd)).then_some(machine.node);
+            let workers: Vec<NodeId> = cluster.workers().enumerate().filter_map(of_it).collect();
+            workers.iter().for_each(|node| cluster.stop(*node, Death::Power));
+            SimRuntime::sleep(ms(down)).await;
+            workers.iter().for_each(|node| cluster.start(*node));
         }
         Fault::Point { point, after } => {
             record(format!("whoever is at '{point}' after {after} others dies"));

@@ -14,6 +14,7 @@ mod no_panic;
 mod no_phantoms;
 mod no_regress;
 mod one_epoch;
+mod right_status;
 mod whole_output;
 
 use std::collections::BTreeMap;
@@ -108,6 +109,8 @@ pub(crate) fn check(seen: &Seen<'_>, ended: &Ended) -> Vec<Violation> {
     let mut found = Vec::new();
     found.extend(no_loss::check(seen));
     found.extend(equal_output::check(seen));
+    found.extend(right_status::check(seen));
+    found.extend(commit_stays::check(seen));
     found.extend(one_epoch::check(seen));
     found.extend(forward_only::check(seen));
     found.extend(linear_looks::check(seen));

@@ -6,6 +6,8 @@
 //! production has gRPC, buckets and sled; `cluster` does what machines and operators do, `faults` what goes wrong,
 //! `workload` what users want. `invariants` look from outside.
 //!
+//! Beside it, `paper` has the scheduler alone on modelled machines: how long jobs take on clusters that nobody has at hand.
+//!
 //! No master or worker behaviour is written here, nor does anything here look into one. What is not simulated: gRPC,
 //! sled, the kernel; the process tests of the workspace cover them.
 
@@ -17,13 +19,14 @@ mod fickle;
 mod invariants;
 pub mod marks;
 pub mod net;
-pub mod plan;
+pub mod paper;
 mod picky;
-mod said;
+pub mod plan;
 mod random;
 mod reference;
 pub mod run;
 pub mod runtime;
+mod said;
 pub mod store;
 mod trace;
 mod workload;

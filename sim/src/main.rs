@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, Subcommand};
 use gristmill_sim::case::{Case, broken};
 use gristmill_sim::marks::Reached;
-use gristmill_sim::plan;
+use gristmill_sim::paper;
 use gristmill_sim::run::Outcome;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,9 @@ enum Command {
         /// Make the seed's plan of about a third of all kinds of faults
         #[arg(long)]
         swarm: bool,
+        /// Three masters, eight workers and 20 simulated seconds
+        #[arg(long)]
+        large: bool,
         /// Keep the run as a case
         #[arg(long, value_name = "FILE")]
         save: Option<PathBuf>,
@@ -72,11 +75,65 @@ enum Command {
         #[arg(long, default_value_t = 2000)]
         seeds: u64,
     },
+    /// Run the MapReduce paper's experiments with the real scheduler on modelled machines
+    Paper(Paper),
+    /// Foretell how long a job takes on so many machines, what it moves, and what a failure costs
+    Plan(Plan),
     /// Tell what happened in a case: who led, what was cut, what came of each job
     Explain {
         /// The case
         file: PathBuf,
     },
+}
+
+#[derive(clap::Args)]
+struct Paper {
+    /// Where figures go
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// From which machines differ
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Seconds until 200 workers are killed, in the run that is about that
+    #[arg(long, value_name = "S", default_value_t = 300.0)]
+    killed_at: f64,
+    /// Vary seeds and what the paper leaves open, and tell the ranges
+    #[arg(long)]
+    sweep: bool,
+    /// Change what is known or assumed of the machines, as in disk=20: MB/s, seconds, shares
+    #[arg(long, value_name = "NAME=NUMBER")]
+    set: Vec<String>,
+}
+
+#[derive(clap::Args)]
+struct Plan {
+    /// How much input, as in 10TB or 500GiB
+    #[arg(long, value_parser = gristmill_sim::paper::size)]
+    input: u64,
+    /// Machines
+    #[arg(long)]
+    workers: u32,
+    /// wordcount, grep or sort
+    #[arg(long)]
+    app: String,
+    /// Tasks that a machine runs at a time
+    #[arg(long, default_value_t = 8)]
+    slots: u32,
+    /// Parts of the output; 0: one for each slot
+    #[arg(long, default_value_t = 0)]
+    reducers: u32,
+    /// Input of a map task
+    #[arg(long, value_parser = gristmill_sim::paper::size, default_value = "64MiB")]
+    split: u64,
+    /// Link of a machine, in Gb/s
+    #[arg(long, default_value_t = 10.0)]
+    nic: f64,
+    /// Disk of a machine, in MB/s, reading and writing together
+    #[arg(long, default_value_t = 1000.0)]
+    disk: f64,
+    /// What a slot maps, in MB/s; 0: what is assumed of the app
+    #[arg(long, value_name = "MB/S", default_value_t = 0.0)]
+    map_speed: f64,
 }
 
 #[derive(clap::Args)]
@@ -138,6 +195,13 @@ fn told(seed: u64, outcome: &Outcome) -> String {
     text
 }
 
+/// The command that does it again, in whatever place this version is.
+fn again(case: &Case) -> String {
+    let flag = |has: bool, flag: &'static str| if has { flag } else { "" };
+    let (swarm, large) = (flag(case.swarm, " --swarm"), flag(case.large, " --large"));
+    format!("gristmill-sim run --seed {}{swarm}{large}", case.seed)
+}
+
 /// Whether something did not hold.
 fn end(outcome: &Outcome) -> ExitCode {
     ExitCode::from(u8::from(!outcome.violations.is_empty()))
@@ -163,10 +227,7 @@ fn campaign(of: &Campaign) -> Result<ExitCode, String> {
             if seed >= last {
                 return Ok(());
             }
-            let (mut case, begun) = (Case::of(seed, of.swarm), Instant::now());
-            if of.large {
-                case.plan = plan::large(seed, of.swarm);
-            }
+            let (mut case, begun) = (Case::of(seed, of.swarm, of.large), Instant::now());
             let outcome = case.run();
             let mut progress = progress.lock().map_err(|e| e.to_string())?;
             progress.next = progress.next.max(seed + 1);
@@ -181,7 +242,7 @@ fn campaign(of: &Campaign) -> Result<ExitCode, String> {
                 std::fs::create_dir_all(&of.keep).map_err(|e| format!("cannot make {}: {e}", of.keep.display()))?;
                 let file = of.keep.join(format!("{seed}.json"));
                 case.write(&file)?;
-                println!("{}\n  again: gristmill-sim replay {}", told(seed, &outcome), file.display());
+                println!("{}\n  again: {}\n  kept as {}", told(seed, &outcome), again(&case), file.display());
             }
             if let Some(file) = &of.resume {
                 let text = serde_json::to_string_pretty(&*progress).map_err(|e| e.to_string())?;
@@ -250,12 +311,28 @@ fn explain(file: &Path) -> Result<ExitCode, String> {
     Ok(end(&outcome))
 }
 
+fn paper(of: &Paper) -> Result<ExitCode, String> {
+    let mut machines = paper::MACHINES;
+    for set in &of.set {
+        machines.set(set)?;
+    }
+    let Paper { seed, killed_at, sweep, .. } = *of;
+    paper::reproduce(&paper::Request { machines, killed_at, seed, out: of.out.as_deref(), sweep })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn foretell(of: Plan) -> Result<ExitCode, String> {
+    let Plan { input, workers, app, slots, reducers, split, nic: nic_gbps, disk: disk_mbps, map_speed: map_mbps } = of;
+    paper::ask(&paper::Question { input, workers, slots, app, reducers, split, nic_gbps, disk_mbps, map_mbps })?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn main() -> ExitCode {
     // A node that panics is a finding, told with its run; a panic of the simulator itself is told where it is caught.
     std::panic::set_hook(Box::new(|_| {}));
     let done = match Cli::parse().command {
-        Command::Run { seed, plan, swarm, save } => (|| {
-            let mut case = Case::of(seed, swarm);
+        Command::Run { seed, plan, swarm, large, save } => (|| {
+            let mut case = Case::of(seed, swarm, large);
             if let Some(file) = plan {
                 case.plan = Case::read(&file)?.plan;
             }
@@ -275,6 +352,8 @@ fn main() -> ExitCode {
         }),
         Command::Shrink { file, output, minutes } => shrink(&file, output, minutes),
         Command::Explain { file } => explain(&file),
+        Command::Paper(of) => paper(&of),
+        Command::Plan(of) => foretell(of),
         #[cfg(sim_bugs)]
         Command::Bugs { only, campaigns, seeds } => bugs::search(only.as_deref(), campaigns, seeds),
     };

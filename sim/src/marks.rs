@@ -96,7 +96,8 @@ mod tests {
         let sources = ["src", "src/invariants"].map(|folder| {
             let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
             let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-            let files = entries.filter(|file| file.extension().is_some_and(|e| e == "rs") && !file.ends_with("marks.rs"));
+            let files =
+                entries.filter(|file| file.extension().is_some_and(|e| e == "rs") && !file.ends_with("marks.rs"));
             files.map(|file| std::fs::read_to_string(file).unwrap()).collect::<String>()
         });
         let text = sources.concat();

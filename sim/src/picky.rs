@@ -6,6 +6,9 @@ use gristmill_engine::registry::Entry;
 /// What is wrong with a record.
 pub(crate) const REASON: &str = "it has the word in it";
 
+/// Counts the records that it takes.
+pub(crate) const TAKEN: &str = "taken";
+
 /// Count lines, but none that has a certain word in it
 #[derive(Clone, clap::Args)]
 struct Picky {
@@ -21,7 +24,10 @@ impl App for Picky {
         for record in chunk.records() {
             match String::from_utf8_lossy(record).contains(&self.word) {
                 true => out.bad_record(record, REASON),
-                false => out.emit(record, 1),
+                false => {
+                    out.count(TAKEN, 1);
+                    out.emit(record, 1);
+                }
             }
         }
     }

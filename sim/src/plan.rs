@@ -70,6 +70,13 @@ pub enum Fault {
         /// For how long.
         down: u32,
     },
+    /// Every second worker ends at once.
+    KillRack {
+        /// The first one does not.
+        odd: bool,
+        /// For how long.
+        down: u32,
+    },
     /// The next node to be at a point of its work so many times dies there.
     Point {
         /// The point's name, as `publish-copy`.
@@ -187,6 +194,9 @@ pub struct Plan {
     /// Kibibytes of input that a slot works on in a second.
     #[serde(default = "fast")]
     pub speed: u32,
+    /// Entries that the masters' log has when all begins: the cluster is not new.
+    #[serde(default)]
+    pub age: u16,
     /// Whether outputs are published by copies, as in an object store, and not by renaming.
     pub copies: bool,
     /// Users, each of whom submits one job after the other.
@@ -205,7 +215,7 @@ fn fast() -> u32 {
 }
 
 /// How many kinds of faults there are, for [`fault`].
-const KINDS: usize = 16;
+const KINDS: usize = 17;
 
 fn who() -> impl Strategy<Value = Who> {
     prop_oneof![3 => (0..3_u8).prop_map(Who::M), 4 => (0..8_u8).prop_map(Who::W), 2 => Just(Who::Leader)]
@@ -278,15 +288,20 @@ fn fault(kind: usize) -> BoxedStrategy<Fault> {
         12 => (0..8_u8, time()).prop_map(|(worker, time)| Fault::ScratchFull { worker, time }).boxed(),
         13 => Just(Fault::Transfer).boxed(),
         14 => (0..8_u8).prop_map(|worker| Fault::Drain { worker }).boxed(),
+        15 => (any::<bool>(), time()).prop_map(|(odd, down)| Fault::KillRack { odd, down }).boxed(),
         _ => (prop_oneof![Just(VOTE_GRANTED), Just(ENTRIES_TAKEN)], 0..8_u8)
             .prop_map(|(point, after)| Fault::Point { point: point.into(), after })
             .boxed(),
     }
 }
 
-/// Plans in which only these kinds of faults happen, by bits.
-fn plans(kinds: u32) -> impl Strategy<Value = Plan> {
-    prop_oneof![3 => plans_of(kinds, 10_000), 1 => plans_of(kinds, 20_000)]
+/// Plans in which only these kinds of faults happen, by bits; of `large` ones, see [`tree`].
+fn plans(kinds: u32, large: bool) -> BoxedStrategy<Plan> {
+    if large {
+        let large = |plan| Plan { masters: 3, workers: 8, ..plan };
+        return plans_of(kinds, 20_000).prop_map(large).boxed();
+    }
+    prop_oneof![3 => plans_of(kinds, 10_000), 1 => plans_of(kinds, 20_000)].boxed()
 }
 
 fn plans_of(kinds: u32, time: u32) -> impl Strategy<Value = Plan> {
@@ -300,35 +315,24 @@ fn plans_of(kinds: u32, time: u32) -> impl Strategy<Value = Plan> {
     };
     let masters = prop_oneof![1 => Just(1_u8), 6 => Just(3), 1 => Just(5)];
     // Of a fast cluster faults mostly meet nothing; a slow one is busy most of the time.
-    let speed = prop_oneof![Just(200_u32), Just(2_000), Just(100_000)];
-    let cluster = (masters, 1..8_u8, 1..3_u8, speed, any::<bool>());
+    let speed = prop_oneof![3 => Just(200_u32), 1 => Just(2_000), 1 => Just(100_000)];
+    // Around the first index that needs a second byte.
+    let age = prop_oneof![7 => Just(0_u16), 1 => 200..256_u16];
+    let cluster = (masters, 1..8_u8, 1..3_u8, speed, age, any::<bool>());
     (cluster, 1..4_u8, 1..4_u8, faults).prop_map(move |(cluster, users, jobs, mut faults)| {
-        let (masters, workers, slots, speed, copies) = cluster;
+        let (masters, workers, slots, speed, age, copies) = cluster;
         faults.sort_by_key(|timed| timed.at);
-        Plan { masters, workers, slots, speed, copies, users, jobs, time, faults }
+        Plan { masters, workers, slots, speed, age, copies, users, jobs, time, faults }
     })
 }
 
-/// The tree of smaller plans below the one that a seed stands for; with `swarm`, of about a third of all kinds of faults.
-pub fn tree(seed: u64, swarm: bool) -> Box<dyn ValueTree<Value = Plan>> {
+/// The tree of smaller plans below the one that a seed stands for. With `swarm`, it is of about a third of all kinds of
+/// faults; if `large`, of three masters and eight workers, for 20 seconds.
+pub fn tree(seed: u64, swarm: bool, large: bool) -> Box<dyn ValueTree<Value = Plan>> {
     let mut random = stream(seed, Stream::Plan, 0);
     let mut has = || !swarm || random.next_u32().is_multiple_of(3);
     let kinds = (0..KINDS).fold(0, |kinds, kind| kinds | u32::from(has()) << kind);
     let bytes: Vec<u8> = (0..4).flat_map(|_| random.next_u64().to_le_bytes()).collect();
     let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-    plans(kinds).boxed().new_tree(&mut runner).expect("a plan needs no luck")
-}
-
-/// The plan that a seed stands for, in a large cluster: three masters and eight workers, for 20 seconds.
-pub fn large(seed: u64, swarm: bool) -> Plan {
-    let plan = plan(seed, swarm);
-    let (faults, time) = (plan.faults.clone().into_iter(), plan.time);
-    // Faults of a shorter plan happen twice.
-    let again = faults.clone().map(|timed| Timed { at: timed.at + time, ..timed }).filter(|timed| timed.at < 20_000);
-    Plan { masters: 3, workers: 8, time: 20_000, faults: faults.chain(again).collect(), ..plan }
-}
-
-/// The plan that a seed stands for.
-pub fn plan(seed: u64, swarm: bool) -> Plan {
-    tree(seed, swarm).current()
+    plans(kinds, large).new_tree(&mut runner).expect("a plan needs no luck")
 }

@@ -111,7 +111,7 @@ async fn story(cluster: &Arc<Cluster>, users: &Users, plan: &Plan, watches: &Arc
             lock(&watched).look(&looking);
         }
     }));
-    users.begin(plan.users, plan.jobs);
+    users.begin(plan.users, plan.jobs, plan.time);
     faults::inflict(cluster, plan).await;
     faults::heal(cluster);
     lock(watches).healed();

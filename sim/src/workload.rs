@@ -38,12 +38,14 @@ pub(crate) struct Known {
     pub(crate) state: JobState,
     /// Why it failed.
     pub(crate) error: String,
+    /// All that was said when it had completed.
+    pub(crate) completed: Option<Box<api::JobStatus>>,
 }
 
 impl From<Wish> for Known {
     fn from(wish: Wish) -> Self {
-        let (cancel_asked, state, error) = Default::default();
-        Self { wish, cancel_asked, state, error }
+        let (cancel_asked, state, error, completed) = Default::default();
+        Self { wish, cancel_asked, state, error, completed }
     }
 }
 
@@ -132,8 +134,8 @@ impl Users {
         }
     }
 
-    /// Begins the work of so many users, of so many jobs each.
-    pub(crate) fn begin(&self, users: u8, jobs: u8) {
+    /// Begins the work of so many users, of so many jobs each, at any times within `time_ms`.
+    pub(crate) fn begin(&self, users: u8, jobs: u8, time_ms: u32) {
         self.ledger().busy = usize::from(users);
         for user in 0..users {
             let users = self.clone();
@@ -145,6 +147,7 @@ impl Users {
                     users: users.clone(),
                 };
                 for n in 0..jobs {
+                    user.pause(u64::from(2 * time_ms) / (u64::from(jobs) + 1)).await;
                     user.job(n).await;
                 }
                 users.ledger().busy -= 1;
@@ -268,15 +271,22 @@ impl User {
             let id = id.clone();
             async move { master.job(&id).await }
         });
-        let (state, error, next) = match answer.await {
-            Ok(status) => (Some(status.state()), status.error.map(|e| e.message).unwrap_or_default(), status.next),
-            Err(Failed::Never(Code::NotFound, _)) => (None, String::new(), String::new()),
+        let status = match answer.await {
+            Ok(status) => Some(status),
+            Err(Failed::Never(Code::NotFound, _)) => None,
             Err(_) => return None,
         };
+        self.told(job, asked, status)
+    }
+
+    /// Writes down what was said of a job. Gives how it is, and which follows it.
+    fn told(&self, job: &str, asked: Duration, status: Option<api::JobStatus>) -> Option<(JobState, String)> {
         let mut ledger = self.users.ledger();
         let answered = now();
-        ledger.looks.push(Look { job: job.into(), asked, answered, state });
-        let state = state?;
+        ledger.looks.push(Look { job: job.into(), asked, answered, state: status.as_ref().map(|s| s.state()) });
+        let status = status?;
+        let (state, next) = (status.state(), status.next.clone());
+        let error = status.error.as_ref().map(|e| e.message.clone()).unwrap_or_default();
         if let Some(known) = ledger.jobs.get_mut(job) {
             if error.contains(picky::REASON) {
                 sometimes("too many bad records");
@@ -285,6 +295,7 @@ impl User {
                 record(format!("{job} is {state:?} {error}"));
             }
             (known.state, known.error) = (state, error);
+            known.completed = (state == JobState::Completed).then(|| Box::new(status));
         }
         Some((state, next))
     }
@@ -303,12 +314,14 @@ impl User {
                 if let Some(known) = self.users.ledger().jobs.get_mut(job) {
                     known.cancel_asked = true;
                 }
-                let (user, id) = (self.name.clone(), job.to_string());
-                let asked = self.ask(move |master: MasterNode<World>| {
+                let (user, id, asked) = (self.name.clone(), job.to_string(), now());
+                let answer = self.ask(move |master: MasterNode<World>| {
                     let (user, id) = (user.clone(), id.clone());
                     async move { master.cancel(&user, &id, "another mind".into()).await }
                 });
-                let _ = asked.await;
+                if let Ok(status) = answer.await {
+                    self.told(job, asked, Some(status));
+                }
             }
         }
         unreachable!("rounds do not end")

@@ -13,6 +13,7 @@ use gristmill_engine::node::point::Point;
 use gristmill_engine::scratch::Scratch;
 use gristmill_raft::model::{ModelFiles, ModelKv};
 use openraft_rt::AsyncRuntime as _;
+use rand::Rng as _;
 
 use crate::cluster::Points;
 use crate::marks::sometimes;
@@ -24,6 +25,11 @@ use crate::store::SharedStore;
 const BEGINNING_MS: u64 = 1_700_000_000_000;
 /// What work takes beside what its bytes take.
 const WORK: Duration = Duration::from_micros(200);
+/// No work takes less than that on so many bytes.
+const LEAST: u64 = 64 << 10;
+/// One in so many takes up to so many times as long as others.
+const SLOW: u64 = 8;
+const TIMES: u64 = 12;
 /// What waiting for a disk takes.
 const DISK: Duration = Duration::from_micros(100);
 
@@ -58,6 +64,14 @@ impl Exec for Inline {
 }
 
 impl Inner {
+    /// How long work on so many bytes takes; some of it, for no reason that anybody knows, much longer.
+    fn takes(&self, bytes: u64) -> Duration {
+        let (number, usual) =
+            (SimRuntime::thread_rng().next_u64(), bytes.max(LEAST) * 1_000_000 / 1024 / u64::from(self.speed));
+        let times = if number.is_multiple_of(SLOW) { TIMES } else { 1 };
+        Duration::from_micros(usual + usual * times * (number >> 8 & 0x3ff) / 0x400)
+    }
+
     /// Does `work` in a task of its own, which nobody who stops waiting can stop, when it would be done.
     fn later<T: Send + 'static, F: FnOnce() -> T + Send + 'static>(
         &self,
@@ -99,8 +113,7 @@ impl Env for World {
         bytes: u64,
         work: impl FnOnce(&dyn Exec) -> T + Send + 'static,
     ) -> impl Future<Output = Option<T>> + Send {
-        let takes = Duration::from_micros(bytes * 1_000_000 / 1024 / u64::from(self.0.speed));
-        self.0.later(WORK + takes, move || work(&Inline))
+        self.0.later(WORK + self.0.takes(bytes), move || work(&Inline))
     }
 
     fn blocking<T: Send + 'static>(

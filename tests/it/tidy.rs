@@ -46,6 +46,27 @@ fn files_stay_small() {
     }
 }
 
+/// What masters and workers do is looked at from outside: code that took commands apart would do it for them. The model of
+/// the paper's cluster has the real scheduler in it, and so hands commands to the real state; it takes none apart either.
+#[test]
+fn the_simulator_has_no_behaviour_of_a_master() {
+    for (path, text) in sources("sim/src") {
+        let code = text.split("mod tests {").next().unwrap_or_default();
+        let is_model = path.components().any(|part| part.as_os_str() == "paper") || path.ends_with("paper.rs");
+        let banned: &[&str] = if is_model { &[] } else { &["command::Action", "wire::Command", "control::state"] };
+        for banned in banned {
+            assert!(!code.contains(banned), "{} names {banned}", path.display());
+        }
+        for line in code.lines().filter(|line| line.contains("Action::")) {
+            assert!(
+                !line.contains("=>") && !line.contains("if let"),
+                "{} takes commands apart: {line}",
+                path.display()
+            );
+        }
+    }
+}
+
 #[test]
 fn the_engine_has_no_clock_and_one_adapter_of_threads() {
     for (path, text) in sources("engine/src") {

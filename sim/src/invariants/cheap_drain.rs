@@ -55,7 +55,8 @@ impl Watch {
         for (&(job, map), &(attempt, of)) in &self.counted {
             let (term, counter) = attempt;
             let name = commit::segments(CLUSTER, job, map, ids::AttemptId { term, counter });
-            let is_there = || Name::new(&name).is_ok_and(|name| matches!(store.head(&name).now_or_never(), Some(Ok(_))));
+            let is_there =
+                || Name::new(&name).is_ok_and(|name| matches!(store.head(&name).now_or_never(), Some(Ok(_))));
             if of == incarnation && !self.missed.contains(&attempt) && !is_there() {
                 self.lost.insert((job, map), attempt);
             }

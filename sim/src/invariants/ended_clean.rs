@@ -16,13 +16,36 @@ pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
 /// keeps as many as it may for the next job.
 pub(super) fn left(seen: &Seen<'_>) -> Vec<String> {
     let root = format!("{}/", gristmill_engine::control::commit::ROOT);
-    let kept = |name: &str| name.split('/').any(|part| part == "history" || part == "logs");
-    let stored = objects(seen.store(), &root).into_keys().filter(|name| !kept(name));
+    let stored = objects(seen.store(), &root).into_keys().filter(|name| is_temporary(name));
     let scratch = seen.cluster.workers().filter_map(|machine| Some((machine, machine.scratch()?)));
     let files = scratch.flat_map(|(machine, scratch)| {
-        let files = scratch.list("").unwrap_or_default();
-        let kept = |(name, _): &(String, u64)| name.starts_with("inputs/");
-        files.into_iter().filter(move |file| !kept(file)).map(move |(name, _)| format!("{name} on {}", machine.address))
+        let files = scratch.list("").unwrap_or_default().into_iter().map(|(name, _)| name);
+        files.filter(|name| is_scratch(name)).map(move |name| format!("{name} on {}", machine.address))
     });
     stored.chain(files).collect()
+}
+
+/// Whether an object of the cluster's own is of no use when its job has ended.
+fn is_temporary(name: &str) -> bool {
+    !name.split('/').any(|part| part == "history" || part == "logs")
+}
+
+/// Whether a worker's file is of no use when its job has ended.
+fn is_scratch(name: &str) -> bool {
+    !name.starts_with("inputs/")
+}
+
+#[cfg(test)]
+mod tests {
+    use gristmill_engine::control::{commit, ids::AttemptId};
+
+    use super::*;
+
+    #[test]
+    fn what_jobs_leave_is_told_from_what_is_kept_of_them() {
+        let attempt = AttemptId { term: 1, counter: 2 };
+        assert!(is_temporary(&commit::segments(1, 7, 0, attempt)));
+        assert!(!is_temporary(&commit::history(1, 7)));
+        assert!(is_scratch("jobs/7/map-0") && !is_scratch("inputs/1"));
+    }
 }

@@ -13,17 +13,28 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn look(&mut self, cluster: &Cluster) -> Vec<Violation> {
-        let mut found = Vec::new();
-        for machine in cluster.masters() {
-            let Some(master) = cluster.handle(machine.node) else { continue };
-            let (index, digest) = master.fingerprint();
-            let first = *self.digests.entry(index).or_insert(digest);
-            if first != digest {
-                let what =
-                    format!("{} holds another state at index {index} than was seen there before", machine.address);
-                found.push(violation(13, what));
-            }
-        }
-        found
+        let holds =
+            cluster.masters().filter_map(|machine| Some((machine, cluster.handle(machine.node)?.fingerprint())));
+        holds.filter_map(|(machine, (index, digest))| self.holds(&machine.address, index, digest)).collect()
+    }
+
+    fn holds(&mut self, who: &str, index: u64, digest: [u8; 16]) -> Option<Violation> {
+        let first = *self.digests.entry(index).or_insert(digest);
+        let what = || format!("{who} holds another state at index {index} than was seen there before");
+        (first != digest).then(|| violation(13, what()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_index_has_one_state() {
+        let mut watch = Watch::default();
+        assert_eq!(watch.holds("m1", 1, [1; 16]), None);
+        assert_eq!(watch.holds("m2", 2, [2; 16]), None, "it is ahead");
+        assert_eq!(watch.holds("m2", 1, [1; 16]), None, "it has gone back to what was there");
+        assert_eq!(watch.holds("m3", 1, [3; 16]).map(|found| found.invariant), Some(13));
     }
 }

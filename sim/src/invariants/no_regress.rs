@@ -67,21 +67,26 @@ impl Watch {
         for machine in cluster.masters() {
             let Some(master) = cluster.handle(machine.node) else { continue };
             let (id, leadership) = (master.log().identity().node, master.log().leadership());
-            let led = self.led.entry(id).or_default();
-            if leadership.term < *led {
-                let what = format!("{} is in term {} and has led term {led}", machine.address, leadership.term);
-                found.push(violation(14, what));
-            }
-            if leadership.here && master.log().has_quorum() {
-                *led = leadership.term.max(*led);
-                let first = *self.leaders.entry(leadership.term).or_insert(id);
-                if first != id {
-                    let what = format!("term {} is led by {first:016x} and by {id:016x}", leadership.term);
-                    found.push(violation(14, what));
-                }
-            }
+            let leads = leadership.here && master.log().has_quorum();
+            found.extend(self.is_in(id, leadership.term, leads));
         }
         found
+    }
+
+    /// A member says which term it is in, and whether it leads it.
+    fn is_in(&mut self, member: u64, term: u64, leads: bool) -> Option<Violation> {
+        let led = self.led.entry(member).or_default();
+        if term < *led {
+            let what = format!("member {member:016x} is in term {term} and has led term {led}");
+            return Some(violation(14, what));
+        }
+        if !leads {
+            return None;
+        }
+        *led = term;
+        let first = *self.leaders.entry(term).or_insert(member);
+        let what = || format!("term {term} is led by {first:016x} and by {member:016x}");
+        (first != member).then(|| violation(14, what()))
     }
 }
 
@@ -108,5 +113,16 @@ mod tests {
         let mut later = watch;
         later.promises.insert(7, promise(1, None));
         assert_eq!(later.hear(&Said::Holds(7, promise(1, Some((1, 3))))), None, "it was taken back");
+    }
+
+    #[test]
+    fn a_term_has_one_leader_and_none_goes_back() {
+        let mut watch = Watch::default();
+        assert_eq!(watch.is_in(1, 3, true), None);
+        assert_eq!(watch.is_in(2, 3, false), None);
+        assert_eq!(watch.is_in(2, 4, true), None);
+        assert_eq!(watch.is_in(1, 3, false), None, "it has not heard of it");
+        assert_eq!(watch.is_in(1, 2, false).map(|found| found.invariant), Some(14), "it has led a later one");
+        assert_eq!(watch.is_in(3, 4, true).map(|found| found.invariant), Some(14), "that one has a leader");
     }
 }

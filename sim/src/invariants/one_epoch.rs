@@ -14,7 +14,8 @@ pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
     let ledger = seen.users.ledger();
     let mut found = Vec::new();
     let done = ledger.jobs.iter().filter(|(_, job)| job.state == JobState::Completed);
-    let fickle = done.map(|(id, job)| (id, &job.wish)).filter(|(_, wish)| wish.app == App::Fickle && wish.half != Half::Map);
+    let fickle =
+        done.map(|(id, job)| (id, &job.wish)).filter(|(_, wish)| wish.app == App::Fickle && wish.half != Half::Map);
     for (id, job) in fickle {
         let output = objects(seen.store(), &format!("{}/", job.output));
         let success = output.get(&format!("{}/{SUCCESS}", job.output));
@@ -22,8 +23,12 @@ pub(super) fn check(seen: &Seen<'_>) -> Vec<Violation> {
         let Some(manifest) = manifest.filter(|manifest| manifest.job == *id) else { continue };
         let parts = manifest.parts.iter().filter_map(|part| output.get(&format!("{}/{}", job.output, part.name)));
         let text: String = parts.map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
-        let wanted: Vec<String> =
-            job.texts(&seen.users.inputs).into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, _)| name).collect();
+        let wanted: Vec<String> = job
+            .texts(&seen.users.inputs)
+            .into_iter()
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(name, _)| name)
+            .collect();
         if let Err(why) = agree(&text, &wanted) {
             found.push(violation(6, format!("{id}: {why}")));
         }

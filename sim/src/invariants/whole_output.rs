@@ -34,3 +34,31 @@ impl Watch {
         partial.map(|part| violation(9, format!("{output} has {SUCCESS} without {} after {change:?}", part.name)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt as _;
+    use gristmill_engine::store::Name;
+
+    use super::*;
+
+    fn see(store: &Memory, name: &str, bytes: &str) -> Option<u8> {
+        let name = Name::new(name).unwrap();
+        store.put(&name, Arc::new(bytes.as_bytes().to_vec())).now_or_never().unwrap().unwrap();
+        Watch.changed(&Change::Put(name), store).map(|found| found.invariant)
+    }
+
+    #[test]
+    fn what_can_be_seen_is_whole() {
+        let manifest = r#"{"job":"j","parts":[{"name":"part-00000","bytes":1}]}"#;
+        let store = Memory::new(Publish::Copy);
+        assert_eq!(see(&store, "out/a/part-00000", "1"), None, "nobody looks before there is _SUCCESS");
+        assert_eq!(see(&store, "out/a/_SUCCESS", manifest), None);
+        assert_eq!(see(&store, "out/b/_SUCCESS", manifest), Some(9), "its part is not there");
+        assert_eq!(see(&store, "out/c/part-00000", "12"), None);
+        assert_eq!(see(&store, "out/c/_SUCCESS", manifest), Some(9), "its part is longer");
+        assert_eq!(see(&Memory::new(Publish::Rename), "out/a/part-00000", "1"), Some(9), "a folder comes whole");
+    }
+}

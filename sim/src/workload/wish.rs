@@ -46,13 +46,13 @@ pub(crate) struct Wish {
 impl Wish {
     pub(crate) fn of(random: &mut Pcg64Mcg, user: &str, n: u8) -> Self {
         let mut roll = |n: u64| below(random, n);
-        let app = match roll(8) {
+        let app = match roll(10) {
             0 => App::Grep(["mill", "w1", "xyzzy"][roll(3) as usize].into()),
             1 => App::Sort,
             2 => App::Distinct,
             3 => App::Index,
-            4 => App::Fickle,
-            5 => App::Picky(["mill", "w1", "xyzzy"][roll(3) as usize].into()),
+            4..=6 => App::Fickle,
+            7 => App::Picky(["mill", "w1", "xyzzy"][roll(3) as usize].into()),
             _ => App::WordCount,
         };
         let inputs: Vec<String> = match roll(6) {
@@ -80,16 +80,18 @@ impl Wish {
             priority: roll(3) as i32,
             then: None,
         };
+        // What another job reads, nobody else may replace.
+        let read = format!("out/{user}-{n}");
         let output = format!("out/{user}-{n}-then");
         match roll(6) {
             0 => {
                 let reduce = Self { half: Half::Reduce, output, ..wish.clone() };
-                Self { half: Half::Map, then: Some(Box::new(reduce)), ..wish }
+                Self { half: Half::Map, output: read, then: Some(Box::new(reduce)), ..wish }
             }
             1 if wish.app != App::Fickle => {
                 let app = [App::Sort, App::WordCount, App::Distinct, App::Grep("w1".into())][roll(4) as usize].clone();
                 let then = Self { app, before: Some(wish.app.clone()), output, ..wish.clone() };
-                Self { then: Some(Box::new(then)), ..wish }
+                Self { output: read, then: Some(Box::new(then)), ..wish }
             }
             _ => wish,
         }
