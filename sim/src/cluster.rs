@@ -134,15 +134,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn leader_config() -> Config {
     let ms = Duration::from_millis;
-    // A lease of seconds, so that a run of seconds sees the end of some.
-    Config {
-        lease: ms(2_000),
-        poll_wait: ms(600),
-        tick: ms(100),
-        retry: ms(200),
-        sweep: ms(10_000),
-        ..Config::default()
-    }
+    // A lease of seconds, so that a run of seconds sees the end of some; reducers that begin early also in small clusters.
+    let (lease, poll_wait, tick, retry, sweep) = (ms(2_000), ms(600), ms(100), ms(200), ms(10_000));
+    Config { lease, poll_wait, tick, retry, sweep, early_percent: 60, ..Config::default() }
 }
 
 fn log_options() -> gristmill_raft::Options {

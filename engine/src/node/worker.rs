@@ -148,6 +148,8 @@ impl<E: Env> Worker<E> {
             match inner.converse(incarnation).await {
                 End::Fenced(why) => {
                     inner.env.note(Note::Fenced { why });
+                    // An attempt that ends from here on is nobody's: it removes what it leaves, perhaps after all has been.
+                    *inner.board() = Board::new(0, inner.options.slots);
                     inner.stops.raise();
                     inner.plans().clear();
                     inner.clear_scratch().await;
