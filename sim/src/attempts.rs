@@ -2,6 +2,7 @@
 //! copied to where readers find them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use gristmill_engine::control::commit::ROOT;
 use gristmill_proto::internal::v1 as wire;
@@ -10,6 +11,7 @@ use gristmill_proto::internal::v1::task_report::End;
 
 use crate::invariants::{Violation, violation};
 use crate::marks::sometimes;
+use crate::runtime::now;
 use crate::said::Said;
 
 /// Of an attempt: term and counter.
@@ -38,8 +40,8 @@ enum Ended {
 pub(crate) struct Attempts {
     given: BTreeMap<AttemptId, Given>,
     ended: BTreeMap<AttemptId, Ended>,
-    /// In how many polls the leader heard that it is done, and the last of them.
-    heard: BTreeMap<AttemptId, (u32, u64)>,
+    /// In how many polls the leader heard that it is done, and the last of them, with its time.
+    heard: BTreeMap<AttemptId, (u32, u64, Duration)>,
     /// The attempt of which a worker was told that it counts: by job, epoch and part.
     counted: BTreeMap<(u64, u32, u32), AttemptId>,
     /// What only a worker that was given up has said to be done, in the poll that told it so.
@@ -119,10 +121,11 @@ impl Attempts {
         (first != attempt).then(|| violation(3, what))
     }
 
-    /// A worker is told, in answer to a poll, that it was given up: what it said there for the first time never counts.
+    /// A worker is told, in answer to a poll, that it was given up: what it said there for the first time never counts. If
+    /// the answer was not made at once, it was given up only after it had said so, and what it said may count.
     fn fence(&mut self, incarnation: u64, sequence: u64) {
         let of_it = |attempt: &AttemptId| self.given.get(attempt).is_some_and(|of| of.incarnation == incarnation);
-        let only_there = self.heard.iter().filter(|(_, heard)| **heard == (1, sequence));
+        let only_there = self.heard.iter().filter(|(_, heard)| **heard == (1, sequence, now()));
         let dead: Vec<AttemptId> = only_there.map(|(attempt, _)| *attempt).filter(of_it).collect();
         self.dead.extend(dead);
     }
@@ -141,7 +144,7 @@ impl Attempts {
             }
         };
         let heard = self.heard.entry(attempt).or_default();
-        *heard = (heard.0 + 1, sequence);
+        *heard = (heard.0 + 1, sequence, now());
         let before = self.ended.entry(attempt).or_insert_with(|| ended.clone());
         let what = format!("attempt {attempt:?} has ended as {before:?} and as {ended:?}");
         (*before != ended).then(|| violation(5, what))
