@@ -342,7 +342,9 @@ impl<'m> Model<'m> {
             return;
         }
         let id = |attempt: &wire::Attempt| (attempt.term, attempt.counter);
-        answer.cancel.iter().for_each(|attempt| drop(machine.tasks.remove(&id(attempt))));
+        for attempt in &answer.cancel {
+            machine.tasks.remove(&id(attempt));
+        }
         let of = |report: &wire::TaskReport| report.task.and_then(|task| task.attempt);
         machine.reports.retain(|report| of(report).is_none_or(|attempt| !answer.settled.contains(&attempt)));
         for update in answer.segments {
