@@ -72,6 +72,8 @@ impl Attempts {
                 let tasks = answer.assignments.iter().filter_map(|assignment| assignment.task.as_ref());
                 let mut found: Vec<Violation> = tasks.filter_map(|task| self.give(*incarnation, task)).collect();
                 found.extend(counted_in(answer).filter_map(|attempt| self.count(attempt)));
+                let places = answer.segments.iter().flat_map(|update| &update.places);
+                found.extend(places.filter_map(|place| self.place(id(place.attempt?))));
                 if !answer.fenced.is_empty() {
                     self.fence(*incarnation, answer.sequence);
                 }
@@ -119,6 +121,14 @@ impl Attempts {
         let first = *self.counted.entry((given.job, given.epoch, given.partition)).or_insert(attempt);
         let what = format!("attempts {first:?} and {attempt:?} at {given:?} both count");
         (first != attempt).then(|| violation(3, what))
+    }
+
+    /// A reducer is told that the segments of an attempt are to be read.
+    fn place(&self, attempt: AttemptId) -> Option<Violation> {
+        let is_dead = self.dead.contains(&attempt) || matches!(self.ended.get(&attempt), Some(Ended::Failed));
+        let what =
+            || format!("segments of attempt {attempt:?} are to be read, which has failed or is of a dead worker");
+        is_dead.then(|| violation(4, what()))
     }
 
     /// A worker is told, in answer to a poll, that it was given up: what it said there for the first time never counts. If
@@ -259,5 +269,12 @@ mod tests {
         assert_eq!(told(&mut attempts, settled(3, None)), None, "the leader had heard of it before");
         assert_eq!(told(&mut attempts, settled(4, None)), Some(4));
         assert_eq!(broken(attempts.copied(&name(1, 4), Some(3))), Some(4));
+        let places = |counter| {
+            let attempt = Some(wire::Attempt { term: 1, counter });
+            let places = vec![wire::SegmentPlace { attempt, ..Default::default() }];
+            vec![wire::SegmentUpdate { places, ..Default::default() }]
+        };
+        assert_eq!(told(&mut attempts, wire::PollAnswer { segments: places(1), ..Default::default() }), None);
+        assert_eq!(told(&mut attempts, wire::PollAnswer { segments: places(4), ..Default::default() }), Some(4));
     }
 }

@@ -26,6 +26,7 @@ use crate::marks::sometimes;
 use crate::net::{Network, Offer, Weather};
 use crate::picky;
 use crate::plan::{Death, Plan, Who};
+use crate::points::{ENTRIES_TAKEN, Points, SUBMITTING, VOTE_GRANTED};
 use crate::runtime::{NodeId, OUTSIDE, SimRuntime, in_node, is_alive, kill, now, record, revive, spawn_on};
 use crate::said::Said;
 use crate::store::{Change, SharedStore, StoreWeather};
@@ -39,47 +40,10 @@ const FORGOT: &str = "must not come back with it";
 const ASK: Duration = Duration::from_secs(2);
 /// How often is looked who has to be started.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long a leader is cut off that takes a job: others elect one meanwhile, and who asked still waits.
+const CUT_OFF: Duration = Duration::from_millis(1_500);
 /// From the end of a process to the start of the next, when nobody meant it to end.
 const RESTART: Duration = Duration::from_millis(300);
-
-/// Points beside those of the engine: a master has granted a vote, or taken entries, and says so. It loses power there.
-pub(crate) const VOTE_GRANTED: &str = "vote-granted";
-pub(crate) const ENTRIES_TAKEN: &str = "entries-taken";
-
-/// Points at which nodes are to die.
-#[derive(Clone, Default)]
-pub(crate) struct Points(Arc<Mutex<Vec<(String, u8)>>>);
-
-impl Points {
-    /// The next node at the point dies, after so many others passed by.
-    pub(crate) fn arm(&self, point: &str, after: u8) {
-        self.lock().push((point.to_string(), after));
-    }
-
-    pub(crate) fn disarm(&self) {
-        self.lock().clear();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<(String, u8)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a node that is at the point is to die.
-    pub(crate) fn reached(&self, point: &str) -> bool {
-        let mut armed = self.lock();
-        let Some(at) = armed.iter().position(|(name, _)| name == point) else { return false };
-        match armed[at].1 {
-            0 => {
-                armed.remove(at);
-                true
-            }
-            _ => {
-                armed[at].1 -= 1;
-                false
-            }
-        }
-    }
-}
 
 /// A machine.
 pub(crate) struct Machine {
@@ -325,6 +289,29 @@ impl Cluster {
         drop(spawn_on(OUTSIDE, async move {
             record(format!("{} loses power, having answered", cluster.machine(node).address));
             cluster.end(node, Death::Power);
+        }));
+    }
+
+    /// A user submits something; `after` so long the leader may be cut off from the other masters.
+    pub(crate) fn submitting(self: &Arc<Self>, after: Duration) {
+        if !self.points.reached(SUBMITTING) {
+            return;
+        }
+        let cluster = self.clone();
+        drop(spawn_on(OUTSIDE, async move {
+            SimRuntime::sleep(after).await;
+            let Some(leader) = cluster.leader() else { return };
+            sometimes("a leader is cut off while it takes a job");
+            record(format!("{} is cut off from the other masters", cluster.machine(leader).address));
+            let cut = |is_cut| {
+                for other in cluster.masters().filter(|other| other.node != leader) {
+                    cluster.network.cut(leader, other.node, is_cut);
+                    cluster.network.cut(other.node, leader, is_cut);
+                }
+            };
+            cut(true);
+            SimRuntime::sleep(CUT_OFF).await;
+            cut(false);
         }));
     }
 

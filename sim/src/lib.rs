@@ -22,6 +22,7 @@ pub mod net;
 pub mod paper;
 mod picky;
 pub mod plan;
+mod points;
 mod random;
 mod reference;
 pub mod run;

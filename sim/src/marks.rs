@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use crate::runtime::sometimes;
 
 /// All marks but those of points, which are called as the points are.
-const MARKS: [&str; 32] = [
+const MARKS: [&str; 34] = [
     "another leader",
     "leadership handed over",
     "a worker is taken for dead",
@@ -26,6 +26,7 @@ const MARKS: [&str; 32] = [
     "a submission comes twice",
     "a submission's outcome is not known",
     "a submission is refused",
+    "a submission is given up",
     "a job is cancelled",
     "a job fails",
     "a job is retried",
@@ -39,6 +40,7 @@ const MARKS: [&str; 32] = [
     "a master has what it promised",
     "a master that voted loses power",
     "a master that took entries loses power",
+    "a leader is cut off while it takes a job",
     "a message is lost",
     "a message comes twice",
     "the store does not answer",

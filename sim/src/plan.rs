@@ -9,8 +9,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{ENTRIES_TAKEN, VOTE_GRANTED};
 use crate::net::Weather;
+use crate::points::{ENTRIES_TAKEN, SUBMITTING, VOTE_GRANTED};
 use crate::random::{Stream, stream};
 use crate::store::StoreWeather;
 
@@ -289,7 +289,7 @@ fn fault(kind: usize) -> BoxedStrategy<Fault> {
         13 => Just(Fault::Transfer).boxed(),
         14 => (0..8_u8).prop_map(|worker| Fault::Drain { worker }).boxed(),
         15 => (any::<bool>(), time()).prop_map(|(odd, down)| Fault::KillRack { odd, down }).boxed(),
-        _ => (prop_oneof![Just(VOTE_GRANTED), Just(ENTRIES_TAKEN)], 0..8_u8)
+        _ => (prop_oneof![Just(VOTE_GRANTED), Just(ENTRIES_TAKEN), Just(SUBMITTING)], 0..8_u8)
             .prop_map(|(point, after)| Fault::Point { point: point.into(), after })
             .boxed(),
     }

@@ -222,10 +222,17 @@ impl User {
     async fn submit(&mut self, key: &str, wish: &Wish, what: impl Question<api::SubmitResponse>) -> Option<String> {
         let mut is_sure = true;
         loop {
+            let after = Duration::from_micros(self.roll(5_000));
+            self.users.cluster.submitting(after);
             match self.ask(&what).await {
                 Ok(done) => {
                     self.taken(key, &done.job, wish);
                     return Some(done.job);
+                }
+                Err(Failed::Again) if is_sure && self.roll(20) == 0 => {
+                    sometimes("a submission is given up");
+                    record(format!("{}: {key} was not taken, and is given up", self.name));
+                    return None;
                 }
                 Err(Failed::Again) => self.pause(300).await,
                 Err(Failed::Unknown) => {

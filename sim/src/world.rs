@@ -15,9 +15,9 @@ use gristmill_raft::model::{ModelFiles, ModelKv};
 use openraft_rt::AsyncRuntime as _;
 use rand::Rng as _;
 
-use crate::cluster::Points;
 use crate::marks::sometimes;
 use crate::net::Network;
+use crate::points::Points;
 use crate::runtime::{NodeId, SimRuntime, here, kill, now, record};
 use crate::store::SharedStore;
 
