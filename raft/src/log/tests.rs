@@ -458,7 +458,9 @@ fn a_database_that_has_grown_is_rebuilt() {
             assert!(size < FLOOR + 30_000, "{size} bytes after entry {first}");
         }
         let (used, rebuilds) = store.used();
-        assert!((10..100).contains(&rebuilds) && used <= 15 * 1041, "{rebuilds} rebuilds, {used} bytes used");
+        // 5 entries that stay, and 10 of each of the last two rounds: a purge in a group with an append is durable only when
+        // that group is, and removes in the next one.
+        assert!((10..100).contains(&rebuilds) && used <= 25 * 1041, "{rebuilds} rebuilds, {used} bytes used");
         store.stop().await.unwrap();
         let store = reopen(&disk).await.unwrap();
         assert_eq!(store.used().0, 5 * 1041, "counted anew at the start, it is what is left");
@@ -478,7 +480,9 @@ fn a_rebuild_for_which_there_is_no_room_ends_the_log_and_loses_nothing() {
                 break error.to_string();
             }
             acknowledged += 100;
-            store.purge(LogId::new_term_index(1, acknowledged - 11)).await.unwrap();
+            if let Err(error) = store.purge(LogId::new_term_index(1, acknowledged - 11)).await {
+                break error.to_string();
+            }
             assert!(acknowledged < 5000, "no rebuild was tried");
         };
         assert!(error.contains("rebuild"), "{error}");
@@ -487,6 +491,7 @@ fn a_rebuild_for_which_there_is_no_room_ends_the_log_and_loses_nothing() {
         let mut store = reopen(&disk).await.unwrap();
         let (_, entries) = contents(&mut store).await;
         let expected: Vec<_> = (acknowledged - 10..acknowledged).map(|index| (1, index)).collect();
-        assert!(entries.starts_with(&expected), "{entries:?}");
+        // The last purge may be lost with the log, and what was not acknowledged may be there.
+        assert!(entries.windows(10).any(|some| some == expected), "{entries:?}");
     });
 }
