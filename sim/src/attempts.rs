@@ -264,9 +264,10 @@ mod tests {
         assert_eq!(told(&mut attempts, settled(2, void)), None, "it does not count");
         assert_eq!(broken(attempts.copied(&name(0, 2), Some(3))), Some(3), "the other one counts");
         assert_eq!(told(&mut attempts, settled(2, None)), Some(3));
+        end(&mut attempts, task(0, 1), 3);
         end(&mut attempts, task(1, 3), 3);
         assert_eq!(told(&mut attempts, wire::PollAnswer { fenced: "dead".into(), ..Default::default() }), None);
-        assert_eq!(told(&mut attempts, settled(3, None)), None, "the leader had heard of it before");
+        assert_eq!(told(&mut attempts, settled(3, None)), None, "the leader had heard it before");
         assert_eq!(told(&mut attempts, settled(4, None)), Some(4));
         assert_eq!(broken(attempts.copied(&name(1, 4), Some(3))), Some(4));
         let places = |counter| {
