@@ -11,6 +11,7 @@ use gristmill_raft::planted::{Bug, planted};
 
 use super::ids::{AttemptId, Digest, job_name, job_of_name};
 use super::job::{Job, JobState};
+use crate::task::publish::ENDED;
 
 /// Folder in the store for what is not an output.
 pub const ROOT: &str = ".gristmill";
@@ -25,15 +26,18 @@ pub fn scratch_root(cluster: u64) -> String {
     format!("{ROOT}/{cluster:016x}/")
 }
 
-/// All names below the folders of jobs begin so, and no others.
-pub fn all_scratch(cluster: u64) -> String {
-    format!("{}{cluster:016x}-", scratch_root(cluster))
+/// All names below the folders of jobs begin with one of these, and no others: where they are, and where a store that
+/// renames has them put before they are deleted. A rename that is late puts there what came late.
+pub fn all_scratch(cluster: u64) -> [String; 2] {
+    let root = scratch_root(cluster);
+    [format!("{root}{cluster:016x}-"), format!("{root}{ENDED}/")]
 }
 
 /// The job that left an object of this name, if one did.
 pub fn job_of(cluster: u64, name: &str) -> Option<u64> {
-    let (job, _) = name.strip_prefix(&scratch_root(cluster))?.split_once('/')?;
-    job_of_name(cluster, job)
+    let below = name.strip_prefix(&scratch_root(cluster))?;
+    let below = below.strip_prefix(ENDED).and_then(|below| below.strip_prefix('/')).unwrap_or(below);
+    job_of_name(cluster, below.split_once('/')?.0)
 }
 
 /// The plan of a job.
@@ -167,5 +171,22 @@ impl Publication {
             objects: results.map(object).collect(),
             bad: (all_bad_records(cluster, job), job.bad_records),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_an_object_is_is_read_off_its_name_wherever_it_lies() {
+        let name = plan(7, 31, &Digest::default());
+        let ended = name.replacen(&scratch_root(7), &format!("{}{ENDED}/", scratch_root(7)), 1);
+        for name in [&name, &ended] {
+            assert_eq!(job_of(7, name), Some(31), "{name}");
+            assert_eq!(job_of(8, name), None, "another cluster's");
+            assert!(all_scratch(7).iter().any(|root| name.starts_with(root)), "{name} would be swept");
+        }
+        assert_eq!(job_of(7, &history(7, 31)), None);
     }
 }

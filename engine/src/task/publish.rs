@@ -24,6 +24,8 @@ use crate::store::{self, Error, Kind, Meta, Name, Publish, Store, Version, list_
 
 /// Where clusters keep what is theirs in a store.
 const HOME: &str = ".gristmill";
+/// Below the cluster's folder: where what a job left is put before it is deleted, on stores that rename.
+pub(crate) const ENDED: &str = ".ended";
 
 /// What a job's commit decided.
 #[derive(Clone, Debug)]
@@ -350,7 +352,7 @@ pub async fn clear<S: Store>(store: &S, cluster: &str, job: &str) -> Result<(), 
     match store.publish() {
         Publish::Rename => {
             // In one step, so that nobody renames a folder into place that is only half there.
-            let ended = Name::new(format!("{HOME}/{cluster}/.ended/{job}"))?;
+            let ended = Name::new(format!("{HOME}/{cluster}/{ENDED}/{job}"))?;
             delete_below(store, &ended).await?;
             match store.rename(&home, &ended, false).await {
                 Err(e) if e.kind == Kind::NotFound => Ok(()),

@@ -173,14 +173,15 @@ impl<E: MasterEnv> Inner<E> {
     pub(super) async fn sweep(&self, upto: u64, keep: &BTreeSet<u64>) {
         let cluster = self.state().cluster();
         // Not histories and logs, of which there may be many.
-        let root = commit::all_scratch(cluster);
-        let listed = objects::patiently::<E::Rt, _, _>(|| store::list_all(self.env.store(), &root)).await;
-        let swept = match listed {
-            Ok(found) => self.sweep_found(cluster, found, upto, keep).await,
-            Err(e) => Err(e),
-        };
-        if let Err(e) = swept {
-            self.env.note(Note::Trouble { what: format!("sweeping the store failed: {e}") });
+        for root in commit::all_scratch(cluster) {
+            let listed = objects::patiently::<E::Rt, _, _>(|| store::list_all(self.env.store(), &root)).await;
+            let swept = match listed {
+                Ok(found) => self.sweep_found(cluster, found, upto, keep).await,
+                Err(e) => Err(e),
+            };
+            if let Err(e) = swept {
+                self.env.note(Note::Trouble { what: format!("sweeping the store failed: {e}") });
+            }
         }
     }
 
