@@ -45,12 +45,20 @@ impl<F: Files> Mark<F> {
                 Err(problem) => problems.push(format!("slot {slot}: {problem}")),
             }
         }
-        // One bad slot is what a crash while writing it leaves; two are not.
+        // One bad slot is what a crash while writing it leaves; two are not: see `Mark::settle`.
         if newest.is_none() && problems.len() == 2 {
             return Err(Error::loss("a mark with at least one good slot", problems.join(", ")));
         }
         let count = newest.as_ref().map_or(0, |(count, _)| *count);
         Ok((Self { files, count }, newest.map(|(_, head)| head)))
+    }
+
+    /// Makes the mark that was read durable, which a process that was killed within a write has not. Before the other slot is
+    /// written: a loss of power may tear all that is not durable, and one of the two must be. `head` is the mark's.
+    pub(crate) async fn settle(&mut self, head: &Head) -> Result<(), Error> {
+        // The same bytes in the same place: of those a torn write makes nothing else.
+        self.count = self.count.saturating_sub(1);
+        self.write(head).await
     }
 
     /// Makes `head` the mark, durably.

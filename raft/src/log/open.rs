@@ -145,7 +145,10 @@ pub(crate) async fn start<Rt: AsyncRuntime, K: Kv, F: Files>(
     // A process may have ended between a write and its sync: what it left is read as if it were durable, and is promised
     // from here on. So it has to be.
     kv.barrier().await?;
-    let (mut mark, _) = Mark::open(files)?;
+    let (mut mark, marked) = Mark::open(files)?;
+    if let Some(marked) = marked {
+        mark.settle(&marked).await?;
+    }
     mark.write(&head).await?;
     let used = payload_bytes + entries * HEADER_BYTES as u64;
     Ok(Writer::start(kv, mark, head, Size::new(used, floor)))

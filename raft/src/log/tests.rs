@@ -250,6 +250,31 @@ fn what_a_killed_process_left_unsynced_is_durable_once_it_is_opened() {
     });
 }
 
+/// Found by the simulator: a process was killed while it wrote a slot of the mark, the next one wrote the other, and a loss of
+/// power tore both.
+#[test]
+fn a_mark_that_was_not_durable_is_made_so_before_the_other_slot_is_written() {
+    run(async {
+        let syncs = std::time::Duration::from_millis(20);
+        for seed in 0..60 {
+            let disk = new_disk(seed).await;
+            let mut store = reopen(&disk).await.unwrap();
+            append(&mut store, vec![entry(1, 0, 10)]).await.unwrap();
+            // The barrier takes as long as the write of the mark after it.
+            disk.set_faults(Faults { sync_min: syncs, sync_max: syncs, ..Faults::default() });
+            append_and_go_on(&mut store, vec![entry(1, 1, 10)]).await;
+            tokio::time::sleep(syncs * 3 / 2).await;
+            disk.kill();
+            let opened = tokio::time::timeout(syncs / 4 * (4 + seed as u32 % 8), reopen(&disk));
+            drop(opened.await);
+            disk.crash();
+            disk.set_faults(Faults::default());
+            let reopened = reopen(&disk).await.map_err(|e| format!("seed {seed}: {e}")).unwrap();
+            assert!(!contents(&mut { reopened }).await.1.is_empty(), "seed {seed}");
+        }
+    });
+}
+
 /// Found by the simulator: the entries were gone and the head that said so as well.
 #[test]
 fn a_torn_purge_or_truncation_loses_no_folder() {

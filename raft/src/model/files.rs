@@ -47,7 +47,16 @@ impl State {
         match self.running.remove(&number) {
             Some(Work::Overwrite { .. }) if lie => Ok(()),
             Some(Work::Overwrite { name, offset, bytes }) => {
-                put(self.durable.entry(name).or_default(), offset, &bytes);
+                // A sync is of the whole file: also of what a process wrote that was killed before its own.
+                let of_it = |work: &Work| matches!(work, Work::Overwrite { name: other, .. } if *other == name);
+                let before = self.running.extract_if(..number, |_, work| of_it(work)).map(|(_, work)| work);
+                let content = self.durable.entry(name.clone()).or_default();
+                for work in before.collect::<Vec<_>>() {
+                    if let Work::Overwrite { offset, bytes, .. } = work {
+                        put(content, offset, &bytes);
+                    }
+                }
+                put(content, offset, &bytes);
                 Ok(())
             }
             Some(Work::Seal { name, to }) => {
