@@ -50,6 +50,8 @@ pub(crate) struct Machine {
     pub(crate) node: NodeId,
     pub(crate) address: String,
     wall_offset_ms: Arc<AtomicI64>,
+    /// The furthest that its clock of the day was ever ahead.
+    wall_ahead_ms: AtomicI64,
     /// Whether a process should run, or nobody is to start one yet.
     is_wanted: AtomicBool,
     /// Whether somebody is replacing its folder.
@@ -342,8 +344,9 @@ impl Cluster {
                 drop(spawn_on(OUTSIDE, async move {
                     SimRuntime::sleep(RESTART).await;
                     match refused {
-                        Some(_) => cluster.replace(node).await,
-                        None => cluster.start(node),
+                        // Somebody else may have replaced it meanwhile.
+                        Some(_) if !is_alive(node) => cluster.replace(node).await,
+                        _ => cluster.start(node),
                     }
                 }));
             }
@@ -354,7 +357,7 @@ impl Cluster {
     /// first, because one that is gone counts for the quorum as long as it is one.
     pub(crate) async fn replace(self: Arc<Self>, node: NodeId) {
         let machine = self.machine(node);
-        let Kind::Master { disk, member, gone, .. } = &machine.kind else { return self.start(node) };
+        let Kind::Master { disk, member, gone, refused } = &machine.kind else { return self.start(node) };
         let is_first = {
             let mut gone = lock(gone);
             gone.extend(lock(member).take());
@@ -364,6 +367,8 @@ impl Cluster {
             self.forgetting(node);
         }
         disk.wipe();
+        // What was wrong with the old one is not with the new.
+        lock(refused).take();
         record(format!("{}: its folder is replaced", machine.address));
         self.start(node);
         if !is_first {
@@ -530,13 +535,19 @@ impl Machine {
     }
 
     fn new(node: u32, address: String, kind: Kind) -> Self {
-        let (wall_offset_ms, is_wanted, is_replaced) = Default::default();
-        Self { node: NodeId(node), address, wall_offset_ms, is_wanted, is_replaced, kind }
+        let (wall_offset_ms, wall_ahead_ms, is_wanted, is_replaced) = Default::default();
+        Self { node: NodeId(node), address, wall_offset_ms, wall_ahead_ms, is_wanted, is_replaced, kind }
     }
 
     /// Its clock of the day jumps.
     pub(crate) fn step_wall(&self, by_ms: i64) {
-        self.wall_offset_ms.fetch_add(by_ms, Relaxed);
+        let offset_ms = self.wall_offset_ms.fetch_add(by_ms, Relaxed) + by_ms;
+        self.wall_ahead_ms.fetch_max(offset_ms, Relaxed);
+    }
+
+    /// The furthest that its clock of the day was ever ahead, in milliseconds.
+    pub(crate) fn wall_ahead_ms(&self) -> i64 {
+        self.wall_ahead_ms.load(Relaxed)
     }
 
     /// Nothing can be written to a worker's scratch, or it can again.
