@@ -58,6 +58,9 @@ pub trait App: Send + Sync + 'static {
     /// How values meet. See [`Shuffle`].
     const SHUFFLE: Shuffle;
 
+    /// Whether [`App::partition`] says which part a key belongs to. Otherwise the key's stable hash does.
+    const PARTITIONS: bool = false;
+
     /// Emits the pairs of one chunk. A chunk holds whole records of one input; the same app maps many chunks at once,
     /// from several threads, and chunks may be cut anywhere between two records.
     fn map<E: Emit<Self::Value>>(&self, chunk: &Chunk<'_>, out: &mut E);
@@ -67,6 +70,13 @@ pub trait App: Send + Sync + 'static {
     fn combine(&self, acc: &mut <Self::Value as Value>::Stored, value: <Self::Value as Value>::Stored) -> bool {
         let _ = (acc, value);
         false
+    }
+
+    /// The part that a key belongs to, below `parts`; a higher number stands for the last part. The same for the same key,
+    /// whoever asks. Only asked where [`App::PARTITIONS`] is set, and never for [`Shuffle::Sort`].
+    fn partition(&self, key: &[u8], parts: u32) -> u32 {
+        let _ = (key, parts);
+        0
     }
 
     /// Writes what a key and its values come to. Keys arrive in the order of their raw bytes within a part. The

@@ -96,7 +96,7 @@ fn map<'j, A: App, M: Slots<Value = Stored<A>> + 'j>(
     slots: impl Fn() -> M,
 ) -> Vec<Mapper<'j, A, M>> {
     let map_one = |(number, input): (usize, &&[u8])| {
-        let mut mapper = Mapper::new(app, slots(), isa, usize::MAX / 4, Box::new(Never));
+        let mut mapper = Mapper::new(app, slots(), (isa, 1), usize::MAX / 4, Box::new(Never));
         for range in cuts(Format::Lines, input, CHUNK) {
             mapper.done = range.start as f64 / input.len() as f64;
             let chunk = Chunk::new_with(&input[range.clone()], Format::Lines, number as u32, "", isa);

@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use super::arena::Arena;
 use super::chunk::Chunk;
 use super::group::Stored;
-use super::hash::{Seed, hash_long, hash_short, pack};
+use super::hash::{Placing, Seed, hash_long, hash_short, pack};
 use super::table::{Entry, INLINE, Key, LONG, Slots, Table, first_word};
 use super::words::Isa;
 use crate::app::{App, Emit};
@@ -93,6 +93,8 @@ struct PendingLong<V> {
 pub(crate) struct Mapper<'j, A: App, M: Slots<Value = Stored<A>>> {
     app: &'j A,
     isa: Isa,
+    parts: u32,
+    placing: Placing,
     pub(crate) table: Table<M::Slot>,
     pub(crate) slots: M,
     pub(crate) values: Arena,
@@ -120,10 +122,18 @@ struct Waiting<V> {
 unsafe impl<V: Send> Send for Waiting<V> {}
 
 impl<'j, A: App, M: Slots<Value = Stored<A>>> Mapper<'j, A, M> {
-    pub(crate) fn new(app: &'j A, slots: M, isa: Isa, budget: usize, spill: Box<dyn Spill<M> + Send + 'j>) -> Self {
+    pub(crate) fn new(
+        app: &'j A,
+        slots: M,
+        (isa, parts): (Isa, u32),
+        budget: usize,
+        spill: Box<dyn Spill<M> + Send + 'j>,
+    ) -> Self {
         Self {
             app,
             isa,
+            parts,
+            placing: Placing::new(if A::PARTITIONS { parts } else { 1 }),
             table: Table::new(),
             slots,
             values: Arena::default(),
@@ -278,6 +288,16 @@ impl<A: App, M: Slots<Value = Stored<A>>, const ISA: u8> Emitter<'_, '_, '_, A, 
         pack(key)
     }
 
+    /// The hash by which a key is placed: where the app says which part it belongs to, one of that part's range. A table
+    /// with a seed of its own keeps no ranges.
+    #[inline(always)]
+    fn placed(&self, key: &[u8], hash: u64) -> u64 {
+        if const { A::PARTITIONS } && self.seed == Seed::STABLE {
+            return self.mapper.placing.within(self.mapper.app.partition(key, self.mapper.parts), hash);
+        }
+        hash
+    }
+
     #[inline(always)]
     fn prefetch(&self, tag: u64) {
         #[cfg(target_arch = "x86_64")]
@@ -396,7 +416,7 @@ impl<A: App, M: Slots<Value = Stored<A>>, const ISA: u8> Emitter<'_, '_, '_, A, 
         }
         // Only now: a flush may change the seed, and lets go of values that nobody waits for.
         let value = A::Value::store(value, self.stable, &mut self.mapper.values);
-        let tag = hash_long(key, self.seed) | LONG;
+        let tag = self.placed(key, hash_long(key, self.seed)) | LONG;
         self.prefetch(tag);
         let words = [start.expose_provenance() as u64, first_word(key)];
         self.mapper.waiting.long.push(PendingLong { key: Key { words, tag }, len: key.len(), value });
@@ -484,7 +504,7 @@ impl<A: App, M: Slots<Value = Stored<A>>, const ISA: u8> Emit<A::Value> for Emit
         }
         let value = A::Value::store(value, self.stable, &mut self.mapper.values);
         let words = self.load(key);
-        let key = Key::short(words, key.len(), hash_short(words, self.seed));
+        let key = Key::short(words, key.len(), self.placed(key, hash_short(words, self.seed)));
         self.prefetch(key.tag);
         let n = self.waiting;
         self.waiting = n + 1;

@@ -21,7 +21,7 @@ pub(crate) struct TableSpill<'j, A> {
     pub(crate) parts: u32,
     /// Where the span begins, and how often it was spilled.
     pub(crate) order: Order,
-    pub(crate) app: std::marker::PhantomData<fn(A)>,
+    pub(crate) app: &'j A,
 }
 
 impl<A: App, M: Slots<Value = Stored<A>>> Spill<M> for TableSpill<'_, A> {
@@ -30,7 +30,7 @@ impl<A: App, M: Slots<Value = Stored<A>>> Spill<M> for TableSpill<'_, A> {
         self.order.1 += 1;
         let mut value_bytes = Vec::new();
         let mut inline = [0; INLINE];
-        let mut apart = if table.is_reseeded() { apart(table, self.parts) } else { Vec::new() };
+        let mut apart = if table.is_reseeded() { apart(self.app, table, self.parts) } else { Vec::new() };
         for part in 0..self.parts {
             let mut items = match apart.get_mut(part as usize) {
                 Some(items) => std::mem::take(items),
@@ -64,12 +64,17 @@ fn in_range<S: Copy>(table: &Table<S>, part: usize, parts: usize) -> Vec<EntryIt
 }
 
 /// The entries of each part of a table that places keys by a hash of its own.
-fn apart<S: Copy>(table: &Table<S>, parts: u32) -> Vec<Vec<EntryItem<'_, S>>> {
+fn apart<'t, A: App, S: Copy>(app: &A, table: &'t Table<S>, parts: u32) -> Vec<Vec<EntryItem<'t, S>>> {
     let mut apart = vec![Vec::new(); parts as usize];
     let mut inline = [0; INLINE];
     for entry in table.iter() {
         // SAFETY: the table is alive.
-        let part = partition_of(stable_hash(unsafe { entry.key.bytes(&mut inline) }), parts);
+        let key = unsafe { entry.key.bytes(&mut inline) };
+        let part = if A::PARTITIONS {
+            app.partition(key, parts).min(parts - 1)
+        } else {
+            partition_of(stable_hash(key), parts)
+        };
         apart[part as usize].push(Item::new(&entry.key, entry));
     }
     apart

@@ -101,6 +101,28 @@ pub(crate) fn range_start(i: usize, ranges: usize) -> u64 {
     ((i as u128) << HASH_BITS).div_ceil(ranges as u128) as u64
 }
 
+/// Hashes that lie within the range of the part that an app gives a key, so that a partition is a range of every table
+/// here too. Keys of one part keep the order of their own hashes.
+pub(crate) struct Placing {
+    /// Where each part's range begins, and the end.
+    starts: Vec<u64>,
+}
+
+impl Placing {
+    pub(crate) fn new(parts: u32) -> Self {
+        Self { starts: (0..=parts as usize).map(|part| range_start(part, parts as usize)).collect() }
+    }
+
+    /// The hash of a key of this part; of the last part, if there are not as many.
+    #[inline(always)]
+    pub(crate) fn within(&self, part: u32, hash: u64) -> u64 {
+        let part = (part as usize).min(self.starts.len() - 2);
+        let (start, end) = (self.starts[part], self.starts[part + 1]);
+        let at = (u128::from(hash) * u128::from(end - start)) >> u64::BITS;
+        (start + at as u64) << (u64::BITS - HASH_BITS)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +173,20 @@ mod tests {
                     assert_eq!(partition_of((start - 1) << 8, partitions), i - 1);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_hash_within_a_part_is_in_its_range() {
+        for parts in [1u32, 2, 3, 7, 1000] {
+            let placing = Placing::new(parts);
+            for part in 0..parts {
+                for hash in [0, 1, u64::MAX / 3, u64::MAX - 1, u64::MAX] {
+                    assert_eq!(partition_of(placing.within(part, hash), parts), part, "{hash:#x} of {parts}");
+                }
+            }
+            assert_eq!(partition_of(placing.within(parts + 5, 7), parts), parts - 1);
+            assert!(placing.within(0, 1 << 40) < placing.within(0, u64::MAX));
         }
     }
 }

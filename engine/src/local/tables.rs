@@ -96,14 +96,10 @@ impl<A: App> Run<'_, A> {
                 lock(done).push((start, mapper));
             }
             let (_, mapper) = current.get_or_insert_with(|| {
-                let spill = TableSpill::<A> {
-                    runs: &self.runs,
-                    parts: self.parts,
-                    order: (claim.unit, 0),
-                    app: std::marker::PhantomData,
-                };
+                let spill =
+                    TableSpill::<A> { runs: &self.runs, parts: self.parts, order: (claim.unit, 0), app: self.app };
                 let budget = self.share().saturating_sub(held).max(self.share() / 4);
-                (claim.unit, Mapper::new(self.app, slots(), self.options.isa, budget, Box::new(spill)))
+                (claim.unit, Mapper::new(self.app, slots(), (self.options.isa, self.parts), budget, Box::new(spill)))
             });
             mapper.done = self.spans.done();
             self.map_unit(claim.unit, &mut loader, |loaded| {

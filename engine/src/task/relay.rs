@@ -18,6 +18,7 @@ impl<A: App> Relay<A> {
 impl<A: App> App for Relay<A> {
     type Value = A::Value;
     const SHUFFLE: Shuffle = A::SHUFFLE;
+    const PARTITIONS: bool = A::PARTITIONS;
 
     #[inline(always)]
     fn map<E: Emit<A::Value>>(&self, chunk: &Chunk<'_>, out: &mut E) {
@@ -27,6 +28,10 @@ impl<A: App> App for Relay<A> {
     #[inline(always)]
     fn combine(&self, acc: &mut Stored<A>, value: Stored<A>) -> bool {
         self.0.combine(acc, value)
+    }
+
+    fn partition(&self, key: &[u8], parts: u32) -> u32 {
+        self.0.partition(key, parts)
     }
 
     /// Values of different tables and runs meet here for the first time: they are combined once more, so that a task

@@ -1,7 +1,8 @@
 //! Whole jobs against a plain oracle in memory that shares no code with the engine's data plane.
 //!
 //! `world` makes files and runs jobs over them, `naive` is the oracle, `apps` are the apps that jobs run; `jobs` draws
-//! random inputs and ways to run; `spills` makes jobs spill, `hostile` is about keys that collide, `failures` about jobs that
+//! random inputs and ways to run; `spills` makes jobs spill, `hostile` is about keys that collide, `parts` about apps
+//! that say themselves which part a key belongs to, `failures` about jobs that
 //! fail or are stopped, `builtin` about the built-in apps, `tasks` about jobs that are cut into tasks. `GRISTMILL_CASES` multiplies the number of random cases.
 
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests make files")]
@@ -33,6 +34,7 @@ mod failures;
 mod hostile;
 mod jobs;
 mod naive;
+mod parts;
 mod spills;
 mod tasks;
 mod world;
