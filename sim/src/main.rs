@@ -246,7 +246,10 @@ fn campaign(of: &Campaign) -> Result<ExitCode, String> {
             }
             if let Some(file) = &of.resume {
                 let text = serde_json::to_string_pretty(&*progress).map_err(|e| e.to_string())?;
-                std::fs::write(file, text).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+                // Whole or not at all: who is killed in between goes on from the last one.
+                let new = file.with_extension("new");
+                let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, file));
+                written.map_err(|e| format!("cannot write {}: {e}", file.display()))?;
             }
         }
     };
