@@ -63,15 +63,18 @@ fn program() -> String {
 }
 
 fn commanded(program: &str, all: &[Entry]) -> Result<(), Failure> {
-    let mut command = tree::command(program, all)?;
+    let here = here(all);
+    let mut command = tree::command(program, all, &here)?;
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    #[cfg(feature = "scripts")]
+    let arguments = crate::streaming::arguments::with_two_dashes(arguments);
     #[cfg(feature = "cluster")]
     let arguments = cluster::of_context(arguments);
-    let matches = command.clone().try_get_matches_from(arguments).map_err(|e| of_app(program, all, e))?;
+    let matches = command.clone().try_get_matches_from(arguments).map_err(|e| of_app(program, &here, e))?;
     match matches.subcommand() {
-        Some(("run", of)) => app_of(all, of).map_or(Ok(()), |(entry, flags)| run::run(program, entry, flags)),
+        Some(("run", of)) => app_of(&here, of).map_or(Ok(()), |(entry, flags)| run::run(program, entry, flags)),
         Some(("cat", of)) => cat::cat(of),
-        Some(("apps", _)) => apps::apps(all),
+        Some(("apps", _)) => apps::apps(&here),
         #[cfg(feature = "cluster")]
         Some(("raft", of)) => raft::raft(program, of),
         #[cfg(feature = "cluster")]
@@ -79,6 +82,15 @@ fn commanded(program: &str, all: &[Entry]) -> Result<(), Failure> {
         Some(("completions", of)) => completions::completions(program, &mut command, of),
         _ => Ok(()),
     }
+}
+
+/// All apps that run on this machine: those of a cluster too, and scripts.
+fn here(all: &[Entry]) -> Vec<Entry> {
+    #[cfg_attr(not(feature = "scripts"), expect(unused_mut, reason = "scripts are added"))]
+    let mut here = all.to_vec();
+    #[cfg(feature = "scripts")]
+    here.push(crate::streaming::entry());
+    here
 }
 
 /// An app that was given as a command is meant to be run.

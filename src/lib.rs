@@ -49,6 +49,10 @@
 mod cli;
 #[cfg(feature = "cluster")]
 pub mod cluster;
+#[cfg(feature = "scripts")]
+mod process;
+#[cfg(feature = "scripts")]
+mod streaming;
 
 pub use clap;
 pub use gristmill_engine as engine;

@@ -84,6 +84,27 @@ pub enum Error {
         /// The panic's message.
         message: String,
     },
+    /// User code outside of the engine failed as often as it may.
+    #[error(
+        "{task} failed{}{place}: {what}{}{}",
+        if *attempts > 1 { format!(" {attempts} times, the last") } else { String::new() },
+        words.last().map_or(String::new(), |last| format!("; its last words: {last}")),
+        again.as_ref().map_or(String::new(), |again| format!("; do it again with: {again}"))
+    )]
+    Code {
+        /// Which task.
+        task: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// Where it was in its input, as in " in a.txt near byte 10"; empty where that is not known.
+        place: String,
+        /// What happened.
+        what: String,
+        /// The last lines that the code wrote for people.
+        words: Vec<String>,
+        /// The command that does the last attempt again.
+        again: Option<String>,
+    },
     /// The output exists and was not to be overwritten.
     #[error("output {} exists; choose another name or pass --overwrite", .0.display())]
     OutputExists(PathBuf),

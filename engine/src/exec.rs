@@ -44,6 +44,19 @@ impl Exec for Threads {
     }
 }
 
+/// Slices one after the other, on the thread that asks.
+pub(crate) struct Inline;
+
+impl Exec for Inline {
+    fn threads(&self) -> usize {
+        1
+    }
+
+    fn run(&self, n: usize, slice: &(dyn Fn(usize) + Sync)) {
+        (0..n).for_each(slice);
+    }
+}
+
 /// Runs `f(0)` to `f(n - 1)` on all threads, begun in this order: what must be written in order does not pile up.
 pub(crate) fn in_order(exec: &dyn Exec, n: usize, f: &(dyn Fn(usize) + Sync)) {
     let next = std::sync::atomic::AtomicUsize::new(0);

@@ -101,6 +101,10 @@ pub trait Observer: Sync {
     fn note(&self, message: &str) {
         let _ = message;
     }
+    /// A line that user code of a task wrote for people.
+    fn log(&self, task: &str, line: &str) {
+        let _ = (task, line);
+    }
 }
 
 impl Observer for () {}
@@ -131,7 +135,7 @@ pub struct Report {
     /// Each part.
     pub parts: Vec<PartSummary>,
     /// The app's counters.
-    pub counters: BTreeMap<String, u64>,
+    pub counters: BTreeMap<String, i64>,
     /// Bad records that were passed over.
     pub bad_records: u64,
     /// Runs spilled to scratch.

@@ -19,6 +19,7 @@ pub mod job;
 mod local;
 pub mod node;
 pub mod registry;
+pub mod runner;
 pub mod scratch;
 pub mod store;
 pub mod task;

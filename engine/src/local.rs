@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::app::{App, Shuffle};
-use crate::data::commit::leftover;
+use crate::data::commit::{leftover, totals};
 use crate::data::emit::{MOST_BAD, Tally};
 use crate::data::feed::Feed;
 use crate::data::group::{Fold, Group};
@@ -314,7 +314,7 @@ impl<A: App> Run<'_, A> {
             output_records: parts.iter().map(|p| p.records).sum(),
             output_bytes: parts.iter().map(|p| p.bytes).sum(),
             parts,
-            counters: tally.counters.iter().map(|(name, n)| (name.to_string(), *n)).collect(),
+            counters: totals(tally.counters.iter().map(|(name, n)| (name.to_string(), *n))),
             bad_records: self.bad.count(),
             spilled_runs,
             spilled_bytes,

@@ -69,6 +69,7 @@ pub fn manifest(
     counters: BTreeMap<String, u64>,
     bad_records: u64,
 ) -> Result<Vec<u8>, Error> {
+    let counters = crate::data::commit::totals(counters);
     let manifest = Manifest { job: Some(job.into()), ..Manifest::new(app, parts, counters, bad_records) };
     manifest.to_bytes().map_err(Error::write("write", crate::data::commit::SUCCESS))
 }

@@ -27,6 +27,10 @@ pub(crate) struct Watch {
     done: AtomicU64,
     begun: Mutex<Vec<(Phase, Instant)>>,
     notes: Mutex<Vec<String>>,
+    /// What the program is called, if what code says may be shown.
+    program: Option<String>,
+    /// A bar is on the terminal: whoever draws it shows what is said.
+    barred: AtomicBool,
 }
 
 impl Observer for Watch {
@@ -44,9 +48,23 @@ impl Observer for Watch {
     fn note(&self, message: &str) {
         lock(&self.notes).push(message.into());
     }
+
+    fn log(&self, task: &str, line: &str) {
+        let Some(program) = &self.program else { return };
+        if self.barred.load(Ordering::Relaxed) {
+            self.note(&format!("{task}: {line}"));
+        } else {
+            say(&format!("{program}: {task}: {line}"));
+        }
+    }
 }
 
 impl Watch {
+    /// Counters of a job; what its code says is shown if `talks`.
+    pub(crate) fn new(program: &str, talks: bool) -> Self {
+        Self { program: talks.then(|| program.into()), ..Self::default() }
+    }
+
     /// The phases that the job went through, with the seconds of each, up to now.
     pub(crate) fn phases(&self) -> Vec<(&'static str, f64)> {
         let begun = lock(&self.begun);
@@ -180,6 +198,7 @@ fn bar(program: &str, watch: &Watch, ended: &AtomicBool, sized: bool) {
     if !runs_on(ended, PATIENCE) {
         return;
     }
+    watch.barred.store(true, Ordering::Relaxed);
     let mut shown: Option<(usize, ProgressBar)> = None;
     loop {
         if let Some(now) = watch.now() {

@@ -45,7 +45,7 @@ struct Json<'r> {
     output_records: u64,
     output_bytes: u64,
     parts: &'r [PartSummary],
-    counters: &'r BTreeMap<String, u64>,
+    counters: &'r BTreeMap<String, i64>,
     bad_records: u64,
     spilled_runs: u64,
     spilled_bytes: u64,
@@ -130,7 +130,10 @@ fn remarks(report: &Report, folder: Option<&Path>) -> Vec<String> {
         });
     }
     if !report.counters.is_empty() {
-        let counters = report.counters.iter().map(|(name, n)| format!("{name} {}", grouped(*n)));
+        let counters = report.counters.iter().map(|(name, n)| {
+            let sign = if *n < 0 { "-" } else { "" };
+            format!("{name} {sign}{}", grouped(n.unsigned_abs()))
+        });
         all.push(counters.collect::<Vec<_>>().join(", "));
     }
     all

@@ -1,5 +1,6 @@
 //! `run`: from flags to a job, and from a job to its report.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +19,11 @@ use super::{explain, inputs, limits, say, signals, stdout};
 /// Runs an app as the flags say.
 pub(crate) fn run(program: &str, entry: &Entry, matches: &ArgMatches) -> Result<(), Failure> {
     let begun = Instant::now();
-    let flags = JobFlags::from_arg_matches(matches)?;
+    let mut flags = JobFlags::from_arg_matches(matches)?;
+    // Some apps have a flag for inputs beside the arguments.
+    if let Ok(Some(more)) = matches.try_get_many::<OsString>("job.more-input") {
+        flags.input.extend(more.cloned());
+    }
     flags.check()?;
     let job = entry.job(matches)?;
     let listing = inputs::list(&flags)?;
@@ -34,7 +39,7 @@ pub(crate) fn run(program: &str, entry: &Entry, matches: &ArgMatches) -> Result<
         notes.drain(..).for_each(|note| say(&format!("{program}: {note}")));
     }
     let compressed_inputs = inputs.iter().filter(|input| input.compression.is_some()).count();
-    let watch = Arc::new(Watch::default());
+    let watch = Arc::new(Watch::new(program, flags.talks()));
     let report = watched((program, entry.name()), &*job, inputs, (&flags, threads), &options, &watch)?;
     notes.extend(watch.take_notes());
     let done = Done {

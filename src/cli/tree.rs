@@ -11,8 +11,8 @@ use super::failure::{self, Failure};
 use super::flags::JobFlags;
 use super::{cat, completions};
 
-/// All commands of a program of this name.
-pub(crate) fn command(program: &str, apps: &[Entry]) -> Result<Command, Failure> {
+/// All commands of a program of this name, with the apps of a cluster and those that run here.
+pub(crate) fn command(program: &str, apps: &[Entry], here: &[Entry]) -> Result<Command, Failure> {
     let version = match program {
         env!("CARGO_PKG_NAME") => env!("CARGO_PKG_VERSION").to_string(),
         _ => format!("with {} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
@@ -26,7 +26,7 @@ pub(crate) fn command(program: &str, apps: &[Entry]) -> Result<Command, Failure>
         .styles(styles())
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(run(program, apps)?)
+        .subcommand(run(program, here)?)
         .subcommand(cat::command(program))
         .subcommand(list);
     #[cfg(feature = "cluster")]

@@ -29,5 +29,7 @@ mod raft;
 mod signals;
 #[cfg(feature = "objects")]
 mod stores;
+#[cfg(feature = "scripts")]
+mod streaming;
 mod telling;
 mod tidy;

@@ -42,7 +42,7 @@ pub struct Manifest {
     /// The parts, in order.
     pub parts: Vec<PartEntry>,
     /// Counters of the app.
-    pub counters: BTreeMap<String, u64>,
+    pub counters: BTreeMap<String, i64>,
     /// Records that were passed over, if that was allowed.
     pub bad_records: u64,
     /// The job of a cluster that it is from.
@@ -64,7 +64,7 @@ pub struct PartEntry {
 }
 
 impl Manifest {
-    pub(crate) fn new(app: &str, parts: Vec<PartEntry>, counters: BTreeMap<String, u64>, bad_records: u64) -> Self {
+    pub(crate) fn new(app: &str, parts: Vec<PartEntry>, counters: BTreeMap<String, i64>, bad_records: u64) -> Self {
         Self {
             version: MANIFEST_VERSION,
             app: app.into(),
@@ -107,6 +107,11 @@ impl Manifest {
     pub fn read(folder: &Path) -> io::Result<Self> {
         Self::from_bytes(&fs::read(folder.join(SUCCESS))?)
     }
+}
+
+/// Counts as reports and manifests have them, where scripts may count down; beyond 2^63 they stay there.
+pub(crate) fn totals(counts: impl IntoIterator<Item = (String, u64)>) -> BTreeMap<String, i64> {
+    counts.into_iter().map(|(name, n)| (name, i64::try_from(n).unwrap_or(i64::MAX))).collect()
 }
 
 /// Name of part `n`.

@@ -91,6 +91,15 @@ pub(crate) struct Loader {
 
 pub(crate) type Visit<'v> = dyn FnMut(&Loaded<'_>) -> Result<(), Error> + 'v;
 
+/// A stretch of one input, as a task of user code gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Split {
+    pub(crate) input: u32,
+    pub(crate) start: u64,
+    /// The first byte after it; of a stream, as many bytes as it is known to have.
+    pub(crate) end: u64,
+}
+
 impl Sources {
     pub(crate) fn new(inputs: Vec<Input>, format: Format, chunk: usize, isa: Isa) -> Result<Self, Error> {
         let names: Vec<String> = inputs.iter().map(|i| i.name().to_string()).collect();
@@ -190,6 +199,42 @@ impl Sources {
         }
     }
 
+    /// All inputs in splits of at most so many bytes, in order. What cannot be split is one, and so is an empty file.
+    pub(crate) fn splits(&self, most: u64) -> Vec<Split> {
+        let mut all = Vec::new();
+        for (i, input) in self.inputs.iter().enumerate() {
+            let most = if is_stream(input) { u64::MAX } else { most.max(SMALL) };
+            let mut start = 0u64;
+            loop {
+                let end = input.len.min(start.saturating_add(most));
+                all.push(Split { input: i as u32, start, end });
+                start = end;
+                if start >= input.len {
+                    break;
+                }
+            }
+        }
+        all
+    }
+
+    /// As [`Sources::load`], of a split.
+    pub(crate) fn load_split(
+        &self,
+        split: Split,
+        loader: &mut Loader,
+        stop: &AtomicBool,
+        visit: &mut Visit<'_>,
+    ) -> Result<u64, Error> {
+        let Split { input: i, start, end } = split;
+        let input = &self.inputs[i as usize];
+        match input.len {
+            _ if is_stream(input) => self.load_stream(i, stop, visit),
+            0 => self.load_unsized(i, loader, stop, visit),
+            len if len < SMALL => self.load_small(i, loader, visit),
+            _ => self.load_range(i, start..end, loader, visit),
+        }
+    }
+
     fn chunk<'l>(&'l self, bytes: &'l [u8], input: u32) -> Chunk<'l> {
         Chunk::new_with(bytes, self.format, input, &self.names[input as usize], self.isa)
     }
@@ -200,6 +245,16 @@ impl Sources {
             Format::Whole => (0, input.len),
             _ => (n * self.chunk as u64, ((n + 1) * self.chunk as u64).min(input.len)),
         };
+        self.load_range(i, start..end, loader, visit)
+    }
+
+    fn load_range(
+        &self,
+        i: u32,
+        Range { start, end }: Range<u64>,
+        loader: &mut Loader,
+        visit: &mut Visit<'_>,
+    ) -> Result<u64, Error> {
         let mapped = match &loader.current {
             Some((current, mapped)) if *current == i => mapped.clone(),
             _ => match self.map(i)? {

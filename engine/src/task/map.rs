@@ -121,7 +121,8 @@ fn map_into<A: App>(
         segments,
         digest: all.finish(),
         file_digest: segments_digest,
-        counters: report.counters,
+        // Apps only count up.
+        counters: report.counters.into_iter().map(|(name, n)| (name, n.unsigned_abs())).collect(),
         emitted: report.emitted,
         input_bytes: report.input_bytes,
         bad,

@@ -17,7 +17,7 @@ use crate::control::history;
 use crate::control::ids::{self, Digest};
 use crate::control::job::Job;
 use crate::control::master::{Plan, Setback};
-use crate::data::commit::{Manifest, PartEntry, part_name};
+use crate::data::commit::{Manifest, PartEntry, part_name, totals};
 use crate::data::output::PartSummary;
 use crate::node::env::Note;
 use crate::node::point::Point;
@@ -266,7 +266,7 @@ impl<E: MasterEnv> Inner<E> {
         }
         let kept = self.wholes(&bad.0).await?;
         files.extend(task::bad_records(kept.iter().map(Vec::as_slice)));
-        let manifest = Manifest::new(app, parts, counters.clone(), bad.1);
+        let manifest = Manifest::new(app, parts, totals(counters.clone()), bad.1);
         let (job_name, segments) = (Some(ids::job_name(cluster, *job)), *segments);
         let manifest = Manifest { job: job_name, segments, ..manifest };
         Ok(publish::Decision {

@@ -1,0 +1,118 @@
+//! Attempts at a task: input in, output out, again if it failed and may be tried again, and the error if it may not.
+
+use std::io::Write;
+use std::sync::atomic::Ordering;
+
+use super::{Attempt, Counters, Failed, Runner, Session};
+use crate::error::Error;
+use crate::job::Context;
+
+/// Output that is handed on at a time, in bytes.
+const BLOCK: usize = 256 << 10;
+
+/// What ends an attempt early.
+pub(crate) enum Trouble {
+    /// The code failed: it may be tried again.
+    Code(Failed),
+    /// Anything else: the job fails.
+    Job(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Job(error)
+    }
+}
+
+/// A session with what it wrote and was given.
+pub(crate) struct Work<'w> {
+    session: Box<dyn Session + 'w>,
+    context: &'w Context<'w>,
+    out: Vec<u8>,
+    given: u64,
+}
+
+/// Takes what an attempt writes.
+pub(crate) type Take<'t> = dyn FnMut(&[u8]) -> Result<(), Error> + 't;
+
+impl<'w> Work<'w> {
+    pub(crate) fn begin(
+        runner: &'w dyn Runner,
+        attempt: &Attempt<'w>,
+        context: &'w Context<'w>,
+    ) -> Result<Self, Trouble> {
+        let session = runner.begin(attempt).map_err(Trouble::Code)?;
+        Ok(Self { session, context, out: Vec::new(), given: 0 })
+    }
+
+    fn stopped(&self) -> Result<(), Error> {
+        if self.context.stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    fn hand_on(&mut self, least: usize, take: &mut Take<'_>) -> Result<(), Error> {
+        if self.out.len() >= least {
+            take(&self.out)?;
+            self.out.clear();
+        }
+        Ok(())
+    }
+
+    /// Gives input.
+    pub(crate) fn give(&mut self, mut bytes: &[u8], take: &mut Take<'_>) -> Result<(), Trouble> {
+        while !bytes.is_empty() {
+            self.stopped()?;
+            let n = self.session.exchange(bytes, &mut self.out).map_err(Trouble::Code)?;
+            self.given += n as u64;
+            bytes = &bytes[n..];
+            self.hand_on(BLOCK, take)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the end, when all input was given.
+    pub(crate) fn finish(&mut self, take: &mut Take<'_>) -> Result<Counters, Trouble> {
+        loop {
+            self.stopped()?;
+            let ended = self.session.finish(&mut self.out).map_err(Trouble::Code)?;
+            self.hand_on(if ended.is_some() { 1 } else { BLOCK }, take)?;
+            if let Some(counters) = ended {
+                return Ok(counters);
+            }
+        }
+    }
+
+    /// Bytes of input that the code has read.
+    pub(crate) fn read(&self) -> u64 {
+        self.given.saturating_sub(self.session.unread())
+    }
+}
+
+/// Tries a task until an attempt succeeds or there may be no more of them. `once` is one attempt; where it fails it says in
+/// the place that it is given how far it came. `input` writes what the attempts were given.
+pub(crate) fn until_done<'r, T>(
+    runner: &'r dyn Runner,
+    mut attempt: Attempt<'r>,
+    mut once: impl FnMut(&Attempt<'r>, &mut String) -> Result<T, Trouble>,
+    mut input: impl FnMut(&mut dyn Write) -> Result<(), Error>,
+) -> Result<T, Error> {
+    let most = runner.attempts(attempt.stage).max(1);
+    loop {
+        let mut place = String::new();
+        let failed = match once(&attempt, &mut place) {
+            Ok(done) => return Ok(done),
+            Err(Trouble::Job(error)) => return Err(error),
+            Err(Trouble::Code(failed)) => failed,
+        };
+        attempt.number += 1;
+        if attempt.number < most {
+            let words = failed.words.last().map_or(String::new(), |last| format!("; its last words: {last}"));
+            let Failed { what, .. } = &failed;
+            let number = attempt.number;
+            attempt.observer.note(&format!("{attempt}: attempt {number} of {most} failed{place}: {what}{words}"));
+            continue;
+        }
+        let again = runner.keep(&attempt, &mut input);
+        let Failed { what, words } = failed;
+        return Err(Error::Code { task: attempt.to_string(), attempts: most, place, what, words, again });
+    }
+}

@@ -1,0 +1,326 @@
+//! The input of a job as its mappers leave it: each unit is a split that went through a mapper, and through a combiner.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::attempt::{Trouble, Work, until_done};
+use super::spool::Spool;
+use super::text::{Fed, Pairs, Text, Then, lines};
+use super::{Attempt, Counters, Runner, SplitOf, Stage};
+use crate::data::chunk::{Chunk, Format};
+use crate::data::feed::Feed;
+use crate::data::output::{Close, lock};
+use crate::data::source::{Loaded, Loader, Sources, Split, Visit};
+use crate::data::words::Isa;
+use crate::error::Error;
+use crate::exec::Inline;
+use crate::job::{Context, Options};
+use crate::local::{Outputs, Run};
+use crate::scratch::Scratch;
+use crate::value::Stable;
+
+/// UTF-8's mark at the start of a file, which is no part of its first line.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// What all tasks of a job share.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<'f> {
+    pub(crate) runner: &'f dyn Runner,
+    pub(crate) text: &'f Arc<Text>,
+    pub(crate) scratch: &'f Arc<dyn Scratch>,
+    pub(crate) options: &'f Options,
+    pub(crate) context: &'f Context<'f>,
+    /// Sums of what attempts counted that succeeded.
+    pub(crate) counters: &'f Mutex<Counters>,
+    /// Bytes that one thread may hold of what an attempt writes.
+    pub(crate) memory: usize,
+    /// Parts of the job; 0 when it only maps.
+    pub(crate) reduces: u32,
+    /// Map tasks of the job.
+    pub(crate) maps: u32,
+}
+
+impl<'f> Shared<'f> {
+    pub(crate) fn attempt(&self, stage: Stage, task: u32, split: Option<SplitOf<'f>>) -> Attempt<'f> {
+        let Self { maps, reduces, .. } = *self;
+        Attempt { stage, task, number: 0, split, maps, reduces, observer: self.context.observer }
+    }
+
+    pub(crate) fn spool(&self) -> Spool {
+        Spool::new(self.scratch.clone(), self.memory)
+    }
+
+    fn count(&self, counters: Counters) {
+        let mut all = lock(self.counters);
+        for (name, n) in counters {
+            let sum = all.entry(name).or_default();
+            *sum = sum.saturating_add(n);
+        }
+    }
+
+    /// Sends all that is in `input` through the code of a stage.
+    pub(crate) fn through(&self, attempt: Attempt<'f>, input: &Spool) -> Result<Spool, Error> {
+        let mut written = self.spool();
+        let once = |attempt: &Attempt<'f>, place: &mut String| {
+            written.clear();
+            let mut work = Work::begin(self.runner, attempt, self.context)?;
+            let mut failed = None;
+            let fed = input.blocks(|block| {
+                let given = work.give(block, &mut |bytes| written.write(bytes));
+                given.map_err(|trouble| aside(trouble, &mut failed))
+            });
+            let done = settled(fed, failed).and_then(|()| work.finish(&mut |bytes| written.write(bytes)));
+            if done.is_err() {
+                *place = format!(" after {} of {} bytes of its input", work.read(), input.len());
+            }
+            done
+        };
+        let again = |to: &mut dyn Write| input.blocks(|block| write_to(to, block));
+        let counters = until_done(self.runner, attempt, once, again)?;
+        self.count(counters);
+        Ok(written)
+    }
+}
+
+/// Puts trouble with the code aside, with an error in its place that ends the reading of input.
+fn aside(trouble: Trouble, failed: &mut Option<Trouble>) -> Error {
+    match trouble {
+        Trouble::Job(error) => error,
+        code => {
+            *failed = Some(code);
+            Error::Interrupted
+        }
+    }
+}
+
+fn settled<T>(read: Result<T, Error>, failed: Option<Trouble>) -> Result<T, Trouble> {
+    match failed {
+        Some(trouble) => Err(trouble),
+        None => Ok(read?),
+    }
+}
+
+fn write_to(to: &mut dyn Write, bytes: &[u8]) -> Result<(), Error> {
+    to.write_all(bytes).map_err(Error::write("keep", "the input of the task that failed"))
+}
+
+/// The feed of a job whose mappers are code.
+pub(crate) struct Mapped<'f> {
+    shared: Shared<'f>,
+    sources: &'f Sources,
+    splits: &'f [Split],
+    read: AtomicU64,
+}
+
+impl<'f> Mapped<'f> {
+    pub(crate) fn new(shared: Shared<'f>, sources: &'f Sources, splits: &'f [Split]) -> Self {
+        Self { shared, sources, splits, read: AtomicU64::new(0) }
+    }
+
+    /// Bytes of input that were mapped.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// Maps one split: what its mapper wrote, and how many bytes it was given.
+    pub(crate) fn map(&self, task: u32, loader: &mut Loader) -> Result<Spool, Error> {
+        let split = self.splits[task as usize];
+        let name = &self.sources.names[split.input as usize];
+        let of = SplitOf { name, start: split.start, len: split.end - split.start };
+        let attempt = self.shared.attempt(Stage::Map, task, Some(of));
+        let mut written = self.shared.spool();
+        let again = std::cell::RefCell::new(Loader::default());
+        let once = |attempt: &Attempt<'f>, place: &mut String| {
+            written.clear();
+            let mut work = Work::begin(self.shared.runner, attempt, self.shared.context)?;
+            let (mut failed, mut base) = (None, (split.start, 0));
+            let read = self.lines(split, loader, &mut |offset, bytes| {
+                base = (offset, work.read());
+                let given = work.give(bytes, &mut |bytes| written.write(bytes));
+                given.map_err(|trouble| aside(trouble, &mut failed))
+            });
+            let done =
+                settled(read, failed).and_then(|read| Ok((read, work.finish(&mut |bytes| written.write(bytes))?)));
+            if done.is_err() {
+                let (offset, before) = base;
+                *place = format!(" in {name} near byte {}", offset + work.read().saturating_sub(before));
+            }
+            done
+        };
+        let input = |to: &mut dyn Write| {
+            self.lines(split, &mut again.borrow_mut(), &mut |_, bytes| write_to(to, bytes)).map(drop)
+        };
+        let (read, counters) = until_done(self.shared.runner, attempt, once, input)?;
+        self.shared.count(counters);
+        self.read.fetch_add(read, Ordering::Relaxed);
+        self.shared.context.observer.advance(read);
+        Ok(written)
+    }
+
+    /// The lines of a split as mappers read them, with the offset in the input where each stretch of them begins.
+    fn lines(
+        &self,
+        split: Split,
+        loader: &mut Loader,
+        take: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
+    ) -> Result<u64, Error> {
+        let mut made = Vec::new();
+        self.sources.load_split(split, loader, self.shared.context.stop, &mut |loaded| {
+            let (mut bytes, mut offset) = (loaded.chunk.bytes(), loaded.chunk.offset());
+            if offset == 0
+                && let Some(rest) = bytes.strip_prefix(MARK)
+            {
+                (bytes, offset) = (rest, MARK.len() as u64);
+            }
+            match &self.shared.text.fed {
+                Fed::Lines if memchr::memchr(b'\r', bytes).is_none() => {
+                    take(offset, bytes)?;
+                    // The last line of a file need not have an end; what a script reads has.
+                    if bytes.last().is_some_and(|b| *b != b'\n') { take(offset, b"\n") } else { Ok(()) }
+                }
+                fed => {
+                    made.clear();
+                    lines(bytes, |line| fed.line(line, &mut made));
+                    take(offset, &made)
+                }
+            }
+        })
+    }
+
+    /// Sends what a mapper wrote through a combiner, in the order of parts and keys.
+    fn combined(&self, task: u32, written: Spool) -> Result<Spool, Error> {
+        let shared = &self.shared;
+        if !shared.runner.has(Stage::Combine) || shared.reduces == 0 {
+            return Ok(written);
+        }
+        let sorted = Arc::new(Mutex::new(Ok(shared.spool())));
+        let feed = Lone { written: &written, names: &self.sources.names, format: Format::Lines };
+        let then = Then::Script(shared.text.between.0.clone());
+        let app = Pairs::new(shared.text.clone(), shared.text.mapped.clone(), then, shared.reduces);
+        let options = Options { memory: (shared.memory as u64).max(crate::job::MIN_MEMORY), ..shared.options.clone() };
+        let context = Context { exec: &Inline, observer: &(), stop: shared.context.stop };
+        // One part: the number of the real one stands before each key, so that all are in order.
+        let run = Run::new(&app, &options, &context, &feed, 1, shared.scratch.clone());
+        let sinks: Vec<Box<dyn Close>> = vec![Box::new(Kept(sorted.clone()))];
+        let mut outputs = Outputs::of_task(sinks, vec!["a map task's lines".into()]);
+        run.run(&outputs)?;
+        outputs.finish(false)?;
+        drop(outputs);
+        let sorted = std::mem::replace(&mut *lock(&sorted), Ok(shared.spool()))?;
+        let split = self.splits[task as usize];
+        let name = &self.sources.names[split.input as usize];
+        let of = SplitOf { name, start: split.start, len: split.end - split.start };
+        shared.through(shared.attempt(Stage::Combine, task, Some(of)), &sorted)
+    }
+}
+
+impl Fed {
+    /// Appends a line as a mapper reads it.
+    fn line(&self, line: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Lines => out.extend_from_slice(line),
+            Self::Pairs { separator, between } => {
+                let at = super::keys::find(line, separator);
+                out.extend_from_slice(&line[..at.unwrap_or(line.len())]);
+                out.extend_from_slice(between);
+                out.extend_from_slice(at.map_or(&b""[..], |at| &line[at + separator.len()..]));
+            }
+        }
+        out.push(b'\n');
+    }
+}
+
+/// A sink that keeps what is written to it.
+pub(crate) struct Kept(pub(crate) Arc<Mutex<Result<Spool, Error>>>);
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut spool = lock(&self.0);
+        let written = match &mut *spool {
+            Ok(spool) => spool.write(bytes),
+            Err(_) => return Err(io::Error::other("its lines cannot be kept")),
+        };
+        match written {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => {
+                let message = error.to_string();
+                *spool = Err(error);
+                Err(io::Error::other(message))
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Close for Kept {
+    fn close(self: Box<Self>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn chunk_of<'c>(bytes: &'c [u8], input: u32, name: &'c str) -> Loaded<'c> {
+    Loaded { chunk: Chunk::new_with(bytes, Format::Lines, input, name, Isa::best()), stable: Stable::NONE }
+}
+
+impl Feed for Mapped<'_> {
+    fn names(&self) -> &[String] {
+        &self.sources.names
+    }
+    fn format(&self) -> Format {
+        Format::Lines
+    }
+    fn units(&self) -> u64 {
+        self.splits.len() as u64
+    }
+    fn known_bytes(&self) -> u64 {
+        self.sources.known_bytes()
+    }
+
+    fn load(&self, unit: u64, loader: &mut Loader, _: &AtomicBool, visit: &mut Visit<'_>) -> Result<u64, Error> {
+        let task = unit as u32;
+        let written = self.map(task, loader)?;
+        let written = self.combined(task, written)?;
+        let input = self.splits[task as usize].input;
+        written.lines(|bytes| visit(&chunk_of(bytes, input, &self.sources.names[input as usize])))?;
+        Ok(written.len())
+    }
+
+    fn sample(&self, _: usize, _: usize) -> Result<Vec<(u32, Vec<u8>)>, Error> {
+        Ok(Vec::new())
+    }
+    fn release_pinned(&self) {}
+}
+
+/// The lines of one map task, on their way to a combiner.
+struct Lone<'l> {
+    written: &'l Spool,
+    names: &'l [String],
+    format: Format,
+}
+
+impl Feed for Lone<'_> {
+    fn names(&self) -> &[String] {
+        self.names
+    }
+    fn format(&self) -> Format {
+        self.format
+    }
+    fn units(&self) -> u64 {
+        1
+    }
+    fn known_bytes(&self) -> u64 {
+        self.written.len()
+    }
+    fn load(&self, _: u64, _: &mut Loader, _: &AtomicBool, visit: &mut Visit<'_>) -> Result<u64, Error> {
+        self.written.lines(|bytes| visit(&chunk_of(bytes, 0, "a map task")))?;
+        Ok(self.written.len())
+    }
+    fn sample(&self, _: usize, _: usize) -> Result<Vec<(u32, Vec<u8>)>, Error> {
+        Ok(Vec::new())
+    }
+    fn release_pinned(&self) {}
+}

@@ -1,0 +1,32 @@
+//! User code as processes: how one is begun, fed and listened to, and what is kept when it fails.
+//!
+//! [`Command`] is what to run and where. [`session`] feeds it over pipes and takes what it writes, on the thread that asks;
+//! [`stderr`] hears counters, status and last words; [`folder`] is where its files are; [`words`] divides a command line as
+//! Hadoop does. A process leads a group of its own, which is killed when the session ends. What contracts it follows is the
+//! business of who begins it (`streaming`).
+
+pub(crate) mod folder;
+pub(crate) mod session;
+mod stderr;
+pub(crate) mod words;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Command {
+    /// Program and arguments; not empty.
+    pub(crate) words: Vec<String>,
+    /// All of its environment.
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    /// Where it works.
+    pub(crate) folder: PathBuf,
+    /// What begins a line on standard error that is a counter or a status.
+    pub(crate) prefix: String,
+    /// How long it may neither read nor write nor say anything; `None` is for ever.
+    pub(crate) patience: Option<Duration>,
+    /// Whether an exit code other than zero is a failure.
+    pub(crate) codes_count: bool,
+}

@@ -1,0 +1,105 @@
+//! The files of a job's scripts: one folder a job with copies of what was shipped, one folder an attempt with links to them,
+//! and what is kept of an attempt that failed.
+
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use gristmill_engine::error::Error;
+use gristmill_engine::runner::Input;
+
+use super::Command;
+
+/// The folder for temporary files within that of an attempt.
+pub(crate) const TMP: &str = ".tmp";
+
+/// A file that a job brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shipped {
+    /// What scripts call it: a name without a folder.
+    pub(crate) name: String,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+}
+
+/// The files of a job. Gone when dropped.
+pub(crate) struct Files {
+    folder: tempfile::TempDir,
+    names: Vec<String>,
+    /// Where folders of failed attempts are kept.
+    keep: PathBuf,
+}
+
+impl Files {
+    /// Copies what was shipped into a new folder below `parent`; files are made executable there.
+    pub(crate) fn new(parent: &Path, shipped: &[Shipped]) -> Result<Self, String> {
+        let folder = tempfile::Builder::new().prefix("gristmill-files-").tempdir_in(parent);
+        let folder = folder.map_err(|e| format!("cannot create a folder in {}: {e}", parent.display()))?;
+        let mut names = Vec::new();
+        for Shipped { name, path } in shipped {
+            let ship = || {
+                let path = path.canonicalize()?;
+                let to = folder.path().join(name);
+                if path.is_dir() {
+                    return symlink(path, to);
+                }
+                fs::copy(path, &to)?;
+                fs::set_permissions(&to, fs::Permissions::from_mode(0o755))
+            };
+            ship().map_err(|e| format!("cannot ship {}: {e}", path.display()))?;
+            names.push(name.clone());
+        }
+        Ok(Self { folder, names, keep: parent.into() })
+    }
+
+    /// A folder for an attempt, with all files of the job in it.
+    pub(crate) fn attempt(&self) -> io::Result<tempfile::TempDir> {
+        let folder = tempfile::Builder::new().prefix("attempt-").tempdir_in(self.folder.path())?;
+        for name in &self.names {
+            symlink(self.folder.path().join(name), folder.path().join(name))?;
+        }
+        fs::create_dir(folder.path().join(TMP))?;
+        Ok(folder)
+    }
+
+    /// Keeps what a failed attempt needs, and returns the script that does it again.
+    pub(crate) fn keep(&self, command: &Command, input: &mut Input<'_>) -> Result<PathBuf, Error> {
+        let written = |e| Error::Write { action: "write", path: self.keep.clone(), source: e };
+        let folder = tempfile::Builder::new().prefix("gristmill-failed-").tempdir_in(&self.keep).map_err(written)?;
+        let files = folder.path().join("files");
+        let mut to = BufWriter::new(fs::File::create_new(folder.path().join("input")).map_err(written)?);
+        input(&mut to)?;
+        to.flush().map_err(written)?;
+        let copy = || {
+            fs::create_dir_all(files.join(TMP))?;
+            for name in &self.names {
+                let from = self.folder.path().join(name);
+                match fs::symlink_metadata(&from)?.is_symlink() {
+                    true => symlink(fs::read_link(from)?, files.join(name))?,
+                    false => fs::copy(from, files.join(name)).map(drop)?,
+                }
+            }
+            let script = folder.path().join("run.sh");
+            fs::write(&script, run_again(command, &files))?;
+            fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
+        };
+        copy().map_err(written)?;
+        Ok(folder.keep().join("run.sh"))
+    }
+}
+
+/// The script that does an attempt again.
+fn run_again(command: &Command, files: &Path) -> String {
+    let quoted = |text: &str| shlex::try_quote(text).map_or_else(|_| "''".into(), |quoted| quoted.into_owned());
+    let moved = |text: String| text.replace(&*command.folder.to_string_lossy(), &files.to_string_lossy());
+    let mut text = "#!/bin/sh\n# Does a task again that failed, over the same input.\ncd \"$(dirname \"$0\")/files\" || exit 1\nexec env -i".to_string();
+    for (name, value) in &command.environment {
+        let pair = format!("{}={}", name.to_string_lossy(), moved(value.to_string_lossy().into_owned()));
+        text += &format!(" \\\n  {}", quoted(&pair));
+    }
+    for word in &command.words {
+        text += &format!(" \\\n  {}", quoted(word));
+    }
+    text + " < ../input\n"
+}

@@ -1,0 +1,331 @@
+//! A process at one attempt: input over its standard input, lines from its standard output, words from its standard error,
+//! all on the thread that asks, by poll(2).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use gristmill_engine::job::Observer;
+use gristmill_engine::runner::{Counters, Failed, Session};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::Command;
+use super::stderr::Said;
+
+/// Nobody waits longer before looking whether the job was stopped.
+const LOOK: Duration = Duration::from_millis(100);
+/// Bytes of a pipe, where the system allows so many.
+const PIPE: usize = 1 << 20;
+/// Bytes that are read at a time.
+const READ: usize = 256 << 10;
+/// How long others may hold a process's output open after it ended, and write nothing.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// A process that was begun.
+pub(crate) struct Process<'p> {
+    child: Child,
+    /// Becomes readable when the process has ended; `None` where the system has no such thing.
+    ended: Option<OwnedFd>,
+    input: Option<OwnedFd>,
+    output: Option<OwnedFd>,
+    error: Option<OwnedFd>,
+    unread: u64,
+    said: Said,
+    name: String,
+    observer: &'p dyn Observer,
+    patience: Option<Duration>,
+    codes_count: bool,
+    /// When it last did anything.
+    active: Instant,
+    /// The process was waited for: its number may be another's.
+    waited: Option<std::process::ExitStatus>,
+    buffer: Vec<u8>,
+}
+
+impl<'p> Process<'p> {
+    /// Begins a process; `name` is what its words are shown under.
+    pub(crate) fn begin(command: &Command, name: String, observer: &'p dyn Observer) -> Result<Self, Failed> {
+        let (program, arguments) = command.words.split_first().ok_or_else(|| failed("its command is empty"))?;
+        let mut child = std::process::Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .envs(command.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(&command.folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(|e| failed(&not_begun(program, &e)))?;
+        let input = child.stdin.take().map(OwnedFd::from);
+        let output = child.stdout.take().map(OwnedFd::from);
+        let error = child.stderr.take().map(OwnedFd::from);
+        for pipe in [&input, &output, &error].into_iter().flatten() {
+            // Without it a read or write could wait for ever.
+            rustix::io::ioctl_fionbio(pipe, true).map_err(|e| failed(&format!("its pipes cannot be used: {e}")))?;
+        }
+        for pipe in [&input, &output].into_iter().flatten() {
+            // A larger pipe is quicker, not more.
+            let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE);
+        }
+        let pid = Pid::from_child(&child);
+        Ok(Self {
+            ended: rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok(),
+            child,
+            input,
+            output,
+            error,
+            unread: 0,
+            said: Said::new(&command.prefix),
+            name,
+            observer,
+            patience: command.patience,
+            codes_count: command.codes_count,
+            active: Instant::now(),
+            waited: None,
+            buffer: vec![0; READ],
+        })
+    }
+
+    /// Waits until the process can go on, and moves what can be moved. Returns how much of `input` was taken.
+    fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Failed> {
+        let mut fds = Vec::with_capacity(4);
+        let wants = |fd: &Option<OwnedFd>| fd.is_some();
+        if let Some(pipe) = self.input.as_ref().filter(|_| !input.is_empty()) {
+            fds.push((Who::Input, pipe.as_fd(), PollFlags::OUT));
+        }
+        if let Some(pipe) = &self.output {
+            fds.push((Who::Output, pipe.as_fd(), PollFlags::IN));
+        }
+        if let Some(pipe) = &self.error {
+            fds.push((Who::Error, pipe.as_fd(), PollFlags::IN));
+        }
+        if let Some(ended) = self.ended.as_ref().filter(|_| self.waited.is_none()) {
+            // While a pipe is open its end is seen there; the process's own end matters to who lingers.
+            if !wants(&self.output) || !wants(&self.error) || input.is_empty() {
+                fds.push((Who::End, ended.as_fd(), PollFlags::IN));
+            }
+        }
+        // Input for a process that reads no more is taken at once, without waiting for it to say anything.
+        let wait = if self.input.is_none() && !input.is_empty() { Duration::ZERO } else { LOOK };
+        let ready = poll(&fds, wait).map_err(|e| failed(&format!("it cannot be waited for: {e}")))?;
+        let mut taken = 0;
+        for who in ready {
+            match who {
+                Who::Input => taken = self.put(input)?,
+                Who::Output => self.take(out)?,
+                Who::Error => self.hear()?,
+                Who::End => {
+                    self.look()?;
+                }
+            }
+        }
+        if self.input.is_none() && !input.is_empty() {
+            // It may have ended well without reading everything, as head does.
+            if let Some(status) = self.look()? {
+                self.outcome(status)?;
+            }
+            return Ok(input.len());
+        }
+        self.be_patient()?;
+        Ok(taken)
+    }
+
+    fn put(&mut self, input: &[u8]) -> Result<usize, Failed> {
+        let Some(pipe) = &self.input else { return Ok(0) };
+        match rustix::io::write(pipe, input) {
+            Ok(n) => {
+                self.active = Instant::now();
+                self.unread = rustix::io::ioctl_fionread(pipe).unwrap_or(0);
+                Ok(n)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            Err(Errno::PIPE) => {
+                self.input = None;
+                Ok(0)
+            }
+            Err(e) => Err(failed(&format!("its input cannot be written: {e}"))),
+        }
+    }
+
+    fn take(&mut self, out: &mut Vec<u8>) -> Result<(), Failed> {
+        let Some(pipe) = &self.output else { return Ok(()) };
+        match rustix::io::read(pipe, &mut self.buffer[..]) {
+            Ok(0) => self.output = None,
+            Ok(n) => {
+                out.extend_from_slice(&self.buffer[..n]);
+                self.active = Instant::now();
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(e) => return Err(failed(&format!("its output cannot be read: {e}"))),
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self) -> Result<(), Failed> {
+        let Some(pipe) = &self.error else { return Ok(()) };
+        let (name, observer) = (&self.name, self.observer);
+        match rustix::io::read(pipe, &mut self.buffer[..]) {
+            Ok(0) => {
+                self.error = None;
+                self.said.end(&mut |line| observer.log(name, line));
+            }
+            Ok(n) => {
+                self.said.hear(&self.buffer[..n], &mut |line| observer.log(name, line));
+                self.active = Instant::now();
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(e) => return Err(failed(&format!("its standard error cannot be read: {e}"))),
+        }
+        Ok(())
+    }
+
+    /// Whether the process has ended, and how.
+    fn look(&mut self) -> Result<Option<std::process::ExitStatus>, Failed> {
+        if self.waited.is_none() {
+            self.waited = self.child.try_wait().map_err(|e| failed(&format!("it cannot be waited for: {e}")))?;
+        }
+        Ok(self.waited)
+    }
+
+    /// What its end means. What it still has to say is heard first.
+    fn outcome(&mut self, status: std::process::ExitStatus) -> Result<(), Failed> {
+        use std::os::unix::process::ExitStatusExt;
+        if status.success() || (!self.codes_count && status.code().is_some()) {
+            return Ok(());
+        }
+        let what = match (status.code(), status.signal()) {
+            (Some(code), _) => format!("it exited with code {code}"),
+            (None, Some(signal)) => format!("it was ended by signal {signal}{}", called(signal)),
+            (None, None) => "it ended in an unknown way".into(),
+        };
+        Err(self.failure(what))
+    }
+
+    /// A failure with the process's last words.
+    fn failure(&mut self, what: String) -> Failed {
+        self.kill();
+        let (name, observer) = (&self.name, self.observer);
+        while let Some(pipe) = &self.error
+            && let Ok(n @ 1..) = rustix::io::read(pipe, &mut self.buffer[..])
+        {
+            self.said.hear(&self.buffer[..n], &mut |line| observer.log(name, line));
+        }
+        self.said.end(&mut |line| observer.log(name, line));
+        let status = self.said.status.take().map_or(String::new(), |status| format!(" (its last status: {status})"));
+        Failed { what: what + &status, words: self.said.words.drain(..).collect() }
+    }
+
+    fn be_patient(&mut self) -> Result<(), Failed> {
+        match self.patience {
+            Some(patience) if self.active.elapsed() > patience => {
+                let seconds = patience.as_secs_f64();
+                let what = format!("it neither read nor wrote nor said anything for {seconds} s and was killed");
+                Err(self.failure(what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the process and its group.
+    fn kill(&mut self) {
+        // The group's number is the process's, which is kept for as long as any of the group is there.
+        let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        if self.waited.is_none() {
+            self.waited = self.child.wait().ok();
+        }
+    }
+}
+
+impl Session for Process<'_> {
+    fn exchange(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Failed> {
+        self.step(input, out)
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<Option<Counters>, Failed> {
+        let ended = self.look()?;
+        if let Some(pipe) = self.input.take() {
+            // Of one that still runs nobody can tell once its input is closed: it is taken to read everything.
+            self.unread = if ended.is_some() { rustix::io::ioctl_fionread(&pipe).unwrap_or(0) } else { 0 };
+        }
+        let open = self.output.is_some() || self.error.is_some();
+        match ended {
+            Some(status) if !open || self.active.elapsed() > LINGER => {
+                self.outcome(status)?;
+                return Ok(Some(std::mem::take(&mut self.said.counters)));
+            }
+            _ => {}
+        }
+        self.step(&[], out)?;
+        Ok(None)
+    }
+
+    fn unread(&self) -> u64 {
+        match &self.input {
+            Some(pipe) => rustix::io::ioctl_fionread(pipe).unwrap_or(self.unread),
+            None => self.unread,
+        }
+    }
+}
+
+impl Drop for Process<'_> {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Who {
+    Input,
+    Output,
+    Error,
+    End,
+}
+
+/// Waits until one of them is ready, or for so long.
+fn poll(fds: &[(Who, BorrowedFd<'_>, PollFlags)], wait: Duration) -> io::Result<Vec<Who>> {
+    let mut polled: Vec<PollFd<'_>> = fds.iter().map(|(_, fd, flags)| PollFd::new(fd, *flags)).collect();
+    let wait = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
+    match rustix::event::poll(&mut polled, Some(&wait)) {
+        Ok(_) => {}
+        Err(Errno::INTR) => return Ok(Vec::new()),
+        Err(e) => return Err(e.into()),
+    }
+    let ready = polled.iter().zip(fds).filter(|(polled, _)| !polled.revents().is_empty());
+    Ok(ready.map(|(_, (who, ..))| *who).collect())
+}
+
+fn failed(what: &str) -> Failed {
+    Failed { what: what.into(), words: Vec::new() }
+}
+
+fn not_begun(program: &str, e: &io::Error) -> String {
+    let advice = match e.kind() {
+        io::ErrorKind::NotFound => {
+            "; there is no such program in PATH or among the job's files (-file FILE ships one), or what its first line names \
+             is not there"
+        }
+        io::ErrorKind::PermissionDenied => "; make it executable",
+        _ if e.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
+            "; it begins with no '#!' line: name its interpreter, as in 'python3 FILE'"
+        }
+        _ => "",
+    };
+    format!("'{program}' cannot be begun: {e}{advice}")
+}
+
+fn called(signal: i32) -> &'static str {
+    match signal {
+        6 => " (SIGABRT)",
+        8 => " (SIGFPE)",
+        9 => " (SIGKILL)",
+        11 => " (SIGSEGV)",
+        13 => " (SIGPIPE)",
+        15 => " (SIGTERM)",
+        _ => "",
+    }
+}
