@@ -85,26 +85,8 @@ pub enum Error {
         message: String,
     },
     /// User code outside of the engine failed as often as it may.
-    #[error(
-        "{task} failed{}{place}: {what}{}{}",
-        if *attempts > 1 { format!(" {attempts} times, the last") } else { String::new() },
-        words.last().map_or(String::new(), |last| format!("; its last words: {last}")),
-        again.as_ref().map_or(String::new(), |again| format!("; do it again with: {again}"))
-    )]
-    Code {
-        /// Which task.
-        task: String,
-        /// How often it was tried.
-        attempts: u32,
-        /// Where it was in its input, as in " in a.txt near byte 10"; empty where that is not known.
-        place: String,
-        /// What happened.
-        what: String,
-        /// The last lines that the code wrote for people.
-        words: Vec<String>,
-        /// The command that does the last attempt again.
-        again: Option<String>,
-    },
+    #[error(transparent)]
+    Code(Box<CodeFailed>),
     /// The output exists and was not to be overwritten.
     #[error("output {} exists; choose another name or pass --overwrite", .0.display())]
     OutputExists(PathBuf),
@@ -139,6 +121,29 @@ pub enum Error {
     /// The job was asked to stop.
     #[error("interrupted; nothing was written")]
     Interrupted,
+}
+
+/// User code that failed as often as it may: which task, where, what happened, and how to see it again.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{task} failed{}{place}: {what}{}{}",
+    if *attempts > 1 { format!(" {attempts} times, the last") } else { String::new() },
+    words.last().map_or(String::new(), |last| format!("; its last words: {last}")),
+    again.as_ref().map_or(String::new(), |again| format!("; do it again with: {again}"))
+)]
+pub struct CodeFailed {
+    /// Which task.
+    pub task: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Where it was in its input, as in " in a.txt near byte 10"; empty where that is not known.
+    pub place: String,
+    /// What happened.
+    pub what: String,
+    /// The last lines that the code wrote for people.
+    pub words: Vec<String>,
+    /// The command that does the last attempt again.
+    pub again: Option<String>,
 }
 
 impl Error {

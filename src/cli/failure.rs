@@ -81,9 +81,9 @@ impl Failure {
                 }
             }
             Self::Engine(e) if e.is_closed_pipe() => {}
-            Self::Engine(Error::Code { words, .. }) => {
-                // All of them, as the script wrote them: the line itself has the last one.
-                words.iter().take(words.len().saturating_sub(1)).for_each(|word| say(&format!("  {word}")));
+            Self::Engine(Error::Code(code)) => {
+                // All but the last, which the line has.
+                code.words.iter().rev().skip(1).rev().for_each(|word| say(&format!("  {word}")));
                 say(&format!("{program}: {}", self.line()));
             }
             _ => say(&format!("{program}: {}", self.line())),
@@ -156,7 +156,7 @@ fn engine_code(error: &Error) -> u8 {
         | Error::Read { .. }
         | Error::Shrank { .. }
         | Error::Ragged { .. } => 3,
-        Error::BadRecord { .. } | Error::Panic { .. } | Error::Code { .. } | Error::Segment(_) => 3,
+        Error::BadRecord { .. } | Error::Panic { .. } | Error::Code(_) | Error::Segment(_) => 3,
         _ => 1,
     }
 }

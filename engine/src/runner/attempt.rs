@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::atomic::Ordering;
 
 use super::{Attempt, Counters, Failed, Runner, Session};
-use crate::error::Error;
+use crate::error::{CodeFailed, Error};
 use crate::job::Context;
 
 /// Output that is handed on at a time, in bytes.
@@ -113,6 +113,7 @@ pub(crate) fn until_done<'r, T>(
         }
         let again = runner.keep(&attempt, &mut input);
         let Failed { what, words } = failed;
-        return Err(Error::Code { task: attempt.to_string(), attempts: most, place, what, words, again });
+        let task = attempt.to_string();
+        return Err(Error::Code(Box::new(CodeFailed { task, attempts: most, place, what, words, again })));
     }
 }

@@ -105,6 +105,9 @@ fn write_to(to: &mut dyn Write, bytes: &[u8]) -> Result<(), Error> {
     to.write_all(bytes).map_err(Error::write("keep", "the input of the task that failed"))
 }
 
+/// Takes lines with the offset in the input where they begin.
+type TakeAt<'t> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 't;
+
 /// The feed of a job whose mappers are code.
 pub(crate) struct Mapped<'f> {
     shared: Shared<'f>,
@@ -159,12 +162,7 @@ impl<'f> Mapped<'f> {
     }
 
     /// The lines of a split as mappers read them, with the offset in the input where each stretch of them begins.
-    fn lines(
-        &self,
-        split: Split,
-        loader: &mut Loader,
-        take: &mut dyn FnMut(u64, &[u8]) -> Result<(), Error>,
-    ) -> Result<u64, Error> {
+    fn lines(&self, split: Split, loader: &mut Loader, take: &mut TakeAt<'_>) -> Result<u64, Error> {
         let mut made = Vec::new();
         self.sources.load_split(split, loader, self.shared.context.stop, &mut |loaded| {
             let (mut bytes, mut offset) = (loaded.chunk.bytes(), loaded.chunk.offset());
