@@ -1,11 +1,12 @@
 //! Looking for mistakes that are made on purpose: how many runs until an invariant is broken, and which.
 
 use std::process::ExitCode;
-use std::time::Instant;
 
 use gristmill_raft::planted::{Bug, plant};
 use gristmill_sim::case::{Case, broken};
 use gristmill_sim::world;
+
+use super::cpu_time;
 
 /// Seeds of one campaign are apart from those of the next.
 const APART: u64 = 1_000_000;
@@ -40,17 +41,25 @@ struct Found {
 }
 
 fn campaign(bug: Bug, from: u64, seeds: u64) -> Found {
-    let (begun, mut others) = (Instant::now(), Vec::new());
+    let (begun, mut others) = (cpu_time(), Vec::new());
     for run in 1..=seeds {
         plant(Some(bug), world::wall_of_here);
         let broken = broken(&Case::of(from + run, true, false).run());
         plant(None, || 0);
         if broken.iter().any(|number| expected(bug).contains(number)) {
-            return Found { runs: Some(run), seconds: begun.elapsed().as_secs_f64(), others };
+            return Found { runs: Some(run), seconds: (cpu_time() - begun).as_secs_f64(), others };
         }
         others.extend(broken);
     }
-    Found { runs: None, seconds: begun.elapsed().as_secs_f64(), others }
+    Found { runs: None, seconds: (cpu_time() - begun).as_secs_f64(), others }
+}
+
+/// Makes a mistake from now on, in this thread.
+pub(crate) fn make(name: &str) -> Result<(), String> {
+    let bug = Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == name);
+    let bug = bug.ok_or_else(|| format!("there is no mistake called {name}; there are {:?}", Bug::ALL))?;
+    plant(Some(bug), world::wall_of_here);
+    Ok(())
 }
 
 /// Prints a table; fails if the median of some mistake's campaigns found nothing.

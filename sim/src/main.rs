@@ -20,6 +20,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Parser)]
 #[command(name = "gristmill-sim", about = "Run whole clusters in a simulation, with faults", version)]
 struct Cli {
+    /// Make this mistake on purpose, as in AppendBeforeSync; for run, replay, shrink and explain
+    #[cfg(sim_bugs)]
+    #[arg(long, global = true, value_name = "MISTAKE")]
+    plant: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -207,6 +211,12 @@ fn end(outcome: &Outcome) -> ExitCode {
     ExitCode::from(u8::from(!outcome.violations.is_empty()))
 }
 
+/// Time of a core that this thread has had.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
 fn campaign(of: &Campaign) -> Result<ExitCode, String> {
     let before: Progress = match &of.resume {
         Some(file) if file.exists() => {
@@ -227,13 +237,13 @@ fn campaign(of: &Campaign) -> Result<ExitCode, String> {
             if seed >= last {
                 return Ok(());
             }
-            let (mut case, begun) = (Case::of(seed, of.swarm, of.large), Instant::now());
+            let (mut case, begun) = (Case::of(seed, of.swarm, of.large), cpu_time());
             let outcome = case.run();
             let mut progress = progress.lock().map_err(|e| e.to_string())?;
             progress.next = progress.next.max(seed + 1);
             progress.runs += 1;
             progress.simulated_seconds += outcome.time.as_secs_f64();
-            progress.cpu_seconds += begun.elapsed().as_secs_f64();
+            progress.cpu_seconds += (cpu_time() - begun).as_secs_f64();
             progress.reached.add(outcome.marks.iter().copied());
             if !outcome.violations.is_empty() {
                 broke.store(true, Relaxed);
@@ -333,7 +343,13 @@ fn foretell(of: Plan) -> Result<ExitCode, String> {
 fn main() -> ExitCode {
     // A node that panics is a finding, told with its run; a panic of the simulator itself is told where it is caught.
     std::panic::set_hook(Box::new(|_| {}));
-    let done = match Cli::parse().command {
+    let cli = Cli::parse();
+    #[cfg(sim_bugs)]
+    if let Some(Err(message)) = cli.plant.as_deref().map(bugs::make) {
+        eprintln!("gristmill-sim: {message}");
+        return ExitCode::from(2);
+    }
+    let done = match cli.command {
         Command::Run { seed, plan, swarm, large, save } => (|| {
             let mut case = Case::of(seed, swarm, large);
             if let Some(file) = plan {
