@@ -33,7 +33,7 @@ use crate::scratch::{Folder, Scratch};
 use crate::value::Value;
 use bad::BadRecords;
 pub(crate) use bad::error_of as bad_record_error;
-pub(crate) use outputs::Outputs;
+pub(crate) use outputs::{Outputs, check_limit};
 pub(crate) use survey::splitters;
 
 /// Bytes of input for each part, when the user does not say how many.

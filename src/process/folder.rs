@@ -14,6 +14,9 @@ use super::Command;
 /// The folder for temporary files within that of an attempt.
 pub(crate) const TMP: &str = ".tmp";
 
+/// Most bytes of input that are kept of an attempt.
+const MOST_KEPT: u64 = 1 << 30;
+
 /// A file that a job brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shipped {
@@ -68,7 +71,8 @@ impl Files {
         let written = |e| Error::Write { action: "write", path: self.keep.clone(), source: e };
         let folder = tempfile::Builder::new().prefix("gristmill-failed-").tempdir_in(&self.keep).map_err(written)?;
         let files = folder.path().join("files");
-        let mut to = BufWriter::new(fs::File::create_new(folder.path().join("input")).map_err(written)?);
+        let file = fs::File::create_new(folder.path().join("input")).map_err(written)?;
+        let mut to = BufWriter::new(Bounded { file, left: MOST_KEPT });
         input(&mut to)?;
         to.flush().map_err(written)?;
         let copy = || {
@@ -86,6 +90,23 @@ impl Files {
         };
         copy().map_err(written)?;
         Ok(folder.keep().join("run.sh"))
+    }
+}
+
+/// A file that takes so many bytes and no more.
+struct Bounded {
+    file: fs::File,
+    left: u64,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.left = self.left.checked_sub(bytes.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+        self.file.write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 

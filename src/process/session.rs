@@ -11,7 +11,7 @@ use gristmill_engine::job::Observer;
 use gristmill_engine::runner::{Counters, Failed, Session};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use super::Command;
 use super::stderr::Said;
@@ -41,9 +41,16 @@ pub(crate) struct Process<'p> {
     codes_count: bool,
     /// When it last did anything.
     active: Instant,
-    /// The process was waited for: its number may be another's.
-    waited: Option<std::process::ExitStatus>,
+    /// How it ended. It is not waited for before its group is killed: its number stays its own until then.
+    end: Option<End>,
     buffer: Vec<u8>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy)]
+enum End {
+    Code(i32),
+    Signal(i32),
 }
 
 impl<'p> Process<'p> {
@@ -86,7 +93,7 @@ impl<'p> Process<'p> {
             patience: command.patience,
             codes_count: command.codes_count,
             active: Instant::now(),
-            waited: None,
+            end: None,
             buffer: vec![0; READ],
         })
     }
@@ -104,7 +111,7 @@ impl<'p> Process<'p> {
         if let Some(pipe) = &self.error {
             fds.push((Who::Error, pipe.as_fd(), PollFlags::IN));
         }
-        if let Some(ended) = self.ended.as_ref().filter(|_| self.waited.is_none()) {
+        if let Some(ended) = self.ended.as_ref().filter(|_| self.end.is_none()) {
             // While a pipe is open its end is seen there; the process's own end matters to who lingers.
             if !wants(&self.output) || !wants(&self.error) || input.is_empty() {
                 fds.push((Who::End, ended.as_fd(), PollFlags::IN));
@@ -185,25 +192,26 @@ impl<'p> Process<'p> {
     }
 
     /// Whether the process has ended, and how.
-    fn look(&mut self) -> Result<Option<std::process::ExitStatus>, Failed> {
-        if self.waited.is_none() {
-            self.waited = self.child.try_wait().map_err(|e| failed(&format!("it cannot be waited for: {e}")))?;
+    fn look(&mut self) -> Result<Option<End>, Failed> {
+        if self.end.is_none() {
+            let (id, how) = (WaitId::Pid(Pid::from_child(&self.child)), WaitIdOptions::EXITED);
+            let status = rustix::process::waitid(id, how | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT);
+            let status = status.map_err(|e| failed(&format!("it cannot be waited for: {e}")))?;
+            self.end = status.and_then(|status| {
+                let signal = status.terminating_signal().map(End::Signal);
+                signal.or(status.exit_status().map(End::Code))
+            });
         }
-        Ok(self.waited)
+        Ok(self.end)
     }
 
     /// What its end means. What it still has to say is heard first.
-    fn outcome(&mut self, status: std::process::ExitStatus) -> Result<(), Failed> {
-        use std::os::unix::process::ExitStatusExt;
-        if status.success() || (!self.codes_count && status.code().is_some()) {
-            return Ok(());
+    fn outcome(&mut self, end: End) -> Result<(), Failed> {
+        match end {
+            End::Code(code) if code == 0 || !self.codes_count => Ok(()),
+            End::Code(code) => Err(self.failure(format!("it exited with code {code}"))),
+            End::Signal(signal) => Err(self.failure(format!("it was ended by signal {signal}{}", called(signal)))),
         }
-        let what = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("it exited with code {code}"),
-            (None, Some(signal)) => format!("it was ended by signal {signal}{}", called(signal)),
-            (None, None) => "it ended in an unknown way".into(),
-        };
-        Err(self.failure(what))
     }
 
     /// A failure with the process's last words.
@@ -233,11 +241,7 @@ impl<'p> Process<'p> {
 
     /// Ends the process and its group.
     fn kill(&mut self) {
-        // The group's number is the process's, which is kept for as long as any of the group is there.
         let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
-        if self.waited.is_none() {
-            self.waited = self.child.wait().ok();
-        }
     }
 }
 
@@ -275,6 +279,8 @@ impl Session for Process<'_> {
 impl Drop for Process<'_> {
     fn drop(&mut self) {
         self.kill();
+        // It was killed, or has ended.
+        let _ = self.child.wait();
     }
 }
 

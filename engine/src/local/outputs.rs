@@ -135,7 +135,7 @@ impl Outputs {
 const OTHER_FILES: u64 = 64;
 
 /// Whether all parts can be open at once, said before there is work to lose.
-fn check_limit(parts: u32) -> Result<(), Error> {
+pub(crate) fn check_limit(parts: u32) -> Result<(), Error> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     match limit {
         Some(limit) if u64::from(parts) + OTHER_FILES > limit => Err(Error::Usage(format!(

@@ -18,7 +18,7 @@ use crate::data::source::{Loader, Sources};
 use crate::error::Error;
 use crate::exec::in_order;
 use crate::job::{Context, Job, MAX_PARTS, MIN_MEMORY, Observer, Options, Phase, Plan, Report, Target, shuffle_name};
-use crate::local::{Outputs, Run};
+use crate::local::{Outputs, Run, check_limit};
 use crate::scratch::{Folder, Scratch};
 use crate::task::{MapOutput, MapTask, Object, Objects, ReduceOutput, ReduceTask, TaskPlan};
 
@@ -153,6 +153,9 @@ impl Job for RunnerJob {
             _ => None,
         };
         self.runner.prepare(&options.scratch)?;
+        if self.reduces != Reduces::None {
+            check_limit(parts as u32)?;
+        }
         let output = Parts::begin(target, parts, self.lazy)?;
         let scratch: Arc<dyn Scratch> = Arc::new(Folder::new(&options.scratch));
         let counters = Mutex::default();
@@ -268,7 +271,9 @@ impl Running<'_> {
         let observer = ButProgress { observer: context.observer, maps: AtomicBool::new(true) };
         let inner = Context { exec: context.exec, observer: &observer, stop: context.stop };
         let run = Run::new(&app, &lower, &inner, self.feed, parts, scratch.clone());
-        let spool = || Arc::new(Mutex::new(Ok(self.shared.spool())));
+        // All parts are there at once.
+        let share = options.memory / 8 / u64::from(parts);
+        let spool = || Arc::new(Mutex::new(Ok(Spool::new(scratch.clone(), share as usize))));
         let together: Vec<Arc<Mutex<Result<Spool, Error>>>> = (0..parts).map(|_| spool()).collect();
         let sinks = together.iter().map(|spool| Box::new(Kept(spool.clone())) as Box<dyn Close>).collect();
         let names = (0..parts as usize).map(|part| format!("the lines of {}", part_name(part, None))).collect();
@@ -362,6 +367,10 @@ impl Parts {
             }
             Place::Stream(stream) => {
                 let Turns { writer, next, early } = &mut *lock(stream);
+                let mut written = written;
+                if part != *next && written.len() > 0 {
+                    written.put_aside()?;
+                }
                 early.insert(part, written);
                 while let Some(written) = early.remove(next) {
                     lock(&self.summaries)[*next] = copy(&written, how, writer, &Error::Stdout)?;

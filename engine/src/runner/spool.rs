@@ -42,14 +42,19 @@ impl Spool {
             self.memory.extend_from_slice(bytes);
             return Ok(());
         }
-        let file = match &mut self.file {
-            Some(file) => file,
-            file => file.insert(self.scratch.temporary()?),
-        };
-        // What was in memory goes first, once.
-        let held = std::mem::take(&mut self.memory);
-        let written = file.write_all(&held).and_then(|()| file.write_all(bytes));
-        Ok(written.map_err(scratch::Error::at("write a task's lines to", self.scratch.place("")))?)
+        self.put_aside()?;
+        let Some(file) = &mut self.file else { return Ok(()) };
+        Ok(file.write_all(bytes).map_err(scratch::Error::at("write a task's lines to", self.scratch.place("")))?)
+    }
+
+    /// Holds no memory from now on: for what has to wait.
+    pub(crate) fn put_aside(&mut self) -> Result<(), Error> {
+        if self.file.is_none() {
+            let file = self.file.insert(self.scratch.temporary()?);
+            let written = file.write_all(&std::mem::take(&mut self.memory));
+            written.map_err(scratch::Error::at("write a task's lines to", self.scratch.place("")))?;
+        }
+        Ok(())
     }
 
     /// Calls `f` with all bytes, in blocks.
