@@ -283,11 +283,6 @@ impl Scripts {
     fn environment(&self, attempt: &Attempt<'_>, folder: &Path) -> Vec<(OsString, OsString)> {
         let mut all: BTreeMap<OsString, OsString> =
             std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_kept)).collect();
-        let mut path = OsString::from(folder);
-        let rest = all.get(&OsString::from("PATH")).cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-        path.push(":");
-        path.push(rest);
-        all.insert("PATH".into(), path);
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
         let mut set = |name: &str, value: &str| {
             // No variable can hold one.
@@ -301,6 +296,12 @@ impl Scripts {
         }
         all.insert("TMPDIR".into(), folder.join(TMP).into());
         all.extend(self.environment.iter().map(|(name, value)| (name.into(), value.into())));
+        // Whatever PATH is, the scripts are found first.
+        let mut path = OsString::from(folder);
+        let rest = all.get(&OsString::from("PATH")).cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        path.push(":");
+        path.push(rest);
+        all.insert("PATH".into(), path);
         all.into_iter().collect()
     }
 

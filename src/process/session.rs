@@ -39,8 +39,10 @@ pub(crate) struct Process<'p> {
     observer: &'p dyn Observer,
     patience: Option<Duration>,
     codes_count: bool,
-    /// When it last did anything.
+    /// When it last did anything, later by the time in which nobody asked it to.
     active: Instant,
+    /// When it was last left alone.
+    left: Option<Instant>,
     /// How it ended. It is not waited for before its group is killed: its number stays its own until then.
     end: Option<End>,
     buffer: Vec<u8>,
@@ -93,6 +95,7 @@ impl<'p> Process<'p> {
             patience: command.patience,
             codes_count: command.codes_count,
             active: Instant::now(),
+            left: None,
             end: None,
             buffer: vec![0; READ],
         })
@@ -101,7 +104,6 @@ impl<'p> Process<'p> {
     /// Waits until the process can go on, and moves what can be moved. Returns how much of `input` was taken.
     fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Failed> {
         let mut fds = Vec::with_capacity(4);
-        let wants = |fd: &Option<OwnedFd>| fd.is_some();
         if let Some(pipe) = self.input.as_ref().filter(|_| !input.is_empty()) {
             fds.push((Who::Input, pipe.as_fd(), PollFlags::OUT));
         }
@@ -112,10 +114,7 @@ impl<'p> Process<'p> {
             fds.push((Who::Error, pipe.as_fd(), PollFlags::IN));
         }
         if let Some(ended) = self.ended.as_ref().filter(|_| self.end.is_none()) {
-            // While a pipe is open its end is seen there; the process's own end matters to who lingers.
-            if !wants(&self.output) || !wants(&self.error) || input.is_empty() {
-                fds.push((Who::End, ended.as_fd(), PollFlags::IN));
-            }
+            fds.push((Who::End, ended.as_fd(), PollFlags::IN));
         }
         // Input for a process that reads no more is taken at once, without waiting for it to say anything.
         let wait = if self.input.is_none() && !input.is_empty() { Duration::ZERO } else { LOOK };
@@ -138,8 +137,19 @@ impl<'p> Process<'p> {
             }
             return Ok(input.len());
         }
+        if self.end.is_some() && self.active.elapsed() > LINGER {
+            // Others hold its input open and do not read it.
+            self.input = None;
+        }
         self.be_patient()?;
         Ok(taken)
+    }
+
+    /// Time in which nobody asked does not count against it.
+    fn enter(&mut self) {
+        if let Some(left) = self.left.take() {
+            self.active += left.elapsed();
+        }
     }
 
     fn put(&mut self, input: &[u8]) -> Result<usize, Failed> {
@@ -247,24 +257,34 @@ impl<'p> Process<'p> {
 
 impl Session for Process<'_> {
     fn exchange(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Failed> {
-        self.step(input, out)
+        self.enter();
+        let taken = self.step(input, out)?;
+        self.left = Some(Instant::now());
+        Ok(taken)
     }
 
     fn finish(&mut self, out: &mut Vec<u8>) -> Result<Option<Counters>, Failed> {
-        let ended = self.look()?;
+        self.enter();
+        let mut end = self.look()?;
         if let Some(pipe) = self.input.take() {
             // Of one that still runs nobody can tell once its input is closed: it is taken to read everything.
-            self.unread = if ended.is_some() { rustix::io::ioctl_fionread(&pipe).unwrap_or(0) } else { 0 };
+            self.unread = if end.is_some() { rustix::io::ioctl_fionread(&pipe).unwrap_or(0) } else { 0 };
+            self.active = Instant::now();
         }
-        let open = self.output.is_some() || self.error.is_some();
-        match ended {
-            Some(status) if !open || self.active.elapsed() > LINGER => {
-                self.outcome(status)?;
+        if self.output.is_some() || self.error.is_some() || end.is_none() {
+            self.step(&[], out)?;
+            end = self.look()?;
+        }
+        // What it left behind may hold its output open, but not for ever.
+        let silent = self.output.is_none() && self.error.is_none();
+        match end {
+            Some(end) if silent || self.active.elapsed() > LINGER => {
+                self.outcome(end)?;
                 return Ok(Some(std::mem::take(&mut self.said.counters)));
             }
             _ => {}
         }
-        self.step(&[], out)?;
+        self.left = Some(Instant::now());
         Ok(None)
     }
 
@@ -279,7 +299,8 @@ impl Session for Process<'_> {
 impl Drop for Process<'_> {
     fn drop(&mut self) {
         self.kill();
-        // It was killed, or has ended.
+        // It may have left its group.
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }

@@ -118,40 +118,48 @@ fn java_double(n: f64) -> String {
 /// Aggregates lines that are in the order of their keys.
 pub(super) struct Aggregate {
     /// What stands between key and value on the way in and out.
-    between: String,
-    out: String,
+    between: Vec<u8>,
+    out: Vec<u8>,
     /// Keeps types, for a reducer to go on.
     combines: bool,
     line: Vec<u8>,
-    current: Option<(String, Sum)>,
+    current: Option<(Vec<u8>, Sum)>,
 }
 
 impl Aggregate {
     pub(super) fn new(between: &[u8], out: &[u8], combines: bool) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { between: text(between), out: text(out), combines, line: Vec::new(), current: None }
+        Self { between: between.into(), out: out.into(), combines, line: Vec::new(), current: None }
     }
 
-    fn line(&mut self, line: &str, out: &mut Vec<u8>) -> Result<(), String> {
-        let (key, value) = line.split_once(&self.between).unwrap_or((line, ""));
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        let at = line.windows(self.between.len().max(1)).position(|window| window == self.between);
+        let (key, value) = at.map_or((line, &b""[..]), |at| (&line[..at], &line[at + self.between.len()..]));
+        let value = String::from_utf8_lossy(value);
+        let of = |e: String| format!("{e}, as value of {}", key.escape_ascii());
         if let Some((current, sum)) = &mut self.current
             && current == key
         {
-            return sum.add(value).map_err(|e| format!("{e}, as value of {key}"));
+            return sum.add(&value).map_err(of);
         }
         self.flush(out);
-        let Some((kind, _)) = key.split_once(':') else { return Err(format!("key '{key}' has no type and colon")) };
-        self.current = Some((key.into(), Sum::first(kind, value).map_err(|e| format!("{e}, as value of {key}"))?));
+        let Some(colon) = key.iter().position(|b| *b == b':') else {
+            return Err(format!("key '{}' has no type and colon", key.escape_ascii()));
+        };
+        let kind = String::from_utf8_lossy(&key[..colon]);
+        self.current = Some((key.into(), Sum::first(&kind, &value).map_err(of)?));
         Ok(())
     }
 
     fn flush(&mut self, out: &mut Vec<u8>) {
         let Some((key, sum)) = self.current.take() else { return };
-        let mut put = |key: &str, value: &str| out.extend_from_slice(format!("{key}{}{value}\n", self.out).as_bytes());
+        let mut put = |key: &[u8], value: &str| {
+            [key, &self.out, value.as_bytes(), b"\n"].iter().for_each(|bytes| out.extend_from_slice(bytes));
+        };
         if self.combines {
             sum.partial().iter().for_each(|value| put(&key, value));
         } else {
-            put(key.split_once(':').map_or(&key, |(_, id)| id), &sum.report());
+            let id = key.iter().position(|b| *b == b':').map_or(0, |colon| colon + 1);
+            put(&key[id..], &sum.report());
         }
     }
 }
@@ -162,8 +170,7 @@ impl Session for Aggregate {
             self.line.extend_from_slice(piece);
             if let Some(b'\n') = self.line.last() {
                 let line = std::mem::take(&mut self.line);
-                let text = String::from_utf8_lossy(&line[..line.len() - 1]);
-                self.line(&text, out)
+                self.line(&line[..line.len() - 1], out)
                     .map_err(|what| Failed { what: format!("aggregate: {what}"), words: Vec::new() })?;
             }
         }
@@ -224,6 +231,14 @@ mod tests {
             let failed = run(line, false).unwrap_err();
             assert!(failed.what.contains(why), "{}", failed.what);
         }
+    }
+
+    #[test]
+    fn keys_are_bytes() {
+        let (mut aggregate, mut out) = (Aggregate::new(b"\t", b"\t", false), Vec::new());
+        aggregate.exchange(b"LongValueSum:\xe8\t1\nLongValueSum:\xe9\t2\n", &mut out).unwrap();
+        aggregate.finish(&mut out).unwrap();
+        assert_eq!(out, b"\xe8\t1\n\xe9\t2\n");
     }
 
     #[test]

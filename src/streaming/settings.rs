@@ -83,16 +83,22 @@ impl Settings {
         if let Some(output) = classes.output.filter(|output| class(output) != "TextOutputFormat") {
             return Err(format!("output format {output} is not known: TextOutputFormat is"));
         }
-        let key_only = match classes.io.or(self.get(&["stream.reduce.output"])) {
+        let all_key = match classes.io {
             None | Some("text") => false,
             Some("keyonlytext") => true,
             Some(other) => return Err(format!("-io {other} is not known: text and keyonlytext are")),
         };
+        let key_only = all_key || self.get(&["stream.reduce.output"]) == Some("keyonlytext");
+        let fields = |separator, keys| match all_key {
+            true => Ok(Fields { keys: 0, ..Fields::default() }),
+            false => self.fields(separator, keys),
+        };
+        let between = self.separator(&["stream.reduce.input.field.separator"]);
         Ok(Text {
             fed,
-            mapped: self.fields("stream.map.output.field.separator", "stream.num.map.output.key.fields")?,
-            between: Between(self.separator(&["stream.reduce.input.field.separator"])),
-            reduced: self.fields("stream.reduce.output.field.separator", "stream.num.reduce.output.key.fields")?,
+            mapped: fields("stream.map.output.field.separator", "stream.num.map.output.key.fields")?,
+            between: Between(if all_key { Vec::new() } else { between }),
+            reduced: fields("stream.reduce.output.field.separator", "stream.num.reduce.output.key.fields")?,
             written: Written {
                 separator: match self
                     .get(&["mapreduce.output.textoutputformat.separator", "mapred.textoutputformat.separator"])

@@ -152,8 +152,72 @@ fn a_line_without_a_tab_gets_one_unless_told_otherwise() {
     let f = folder("a\nb\tc\n");
     assert_eq!(f.part(&["-input", "in", "-mapper", "cat", "-reducer", "cut -f1"]), "a\t\nb\t\n");
     assert_eq!(f.part(&["-input", "in", "-mapper", "cat", "-reducer", "cut -f1", "--no-trailing-tab"]), "a\nb\n");
-    assert_eq!(f.part(&["-input", "in", "-mapper", "cat", "-reducer", "cat", "-io", "keyonlytext"]), "a\t\nb\tc\n");
+    assert_eq!(f.part(&["-input", "in", "-mapper", "cat", "-reducer", "cat", "-io", "keyonlytext"]), "a\nb\tc\n");
     assert_eq!(f.part(&["-input", "in", "-mapper", "cut -f1", "-reducer", "NONE", "-io", "keyonlytext"]), "a\nb\n");
+    assert_eq!(f.part(&["-input", "in", "-mapper", "cut -f1", "-io", "keyonlytext"]), "a\nb\n");
+}
+
+/// What came of a pipe is gone when an attempt fails: a second one would go on behind it and succeed.
+#[test]
+fn a_task_over_a_pipe_is_tried_once() {
+    let f = Folder::new();
+    let flag = f.path().join("flag");
+    let mapper = format!("sh -c 'mkdir {} 2>/dev/null && head -c1 >/dev/null && exit 1; cat'", flag.display());
+    let mut command = f.command(program());
+    command.args(["run", "streaming", "-output", "out", "-mapper", &mapper]);
+    let mut running = crate::program::Running::start(command);
+    running.feed("one\ntwo\n");
+    let done = running.wait();
+    assert_eq!(done.code, Some(3), "{}", done.err);
+    assert!(done.err.contains("map task 0 failed") && !done.err.contains("do it again"), "{}", done.err);
+}
+
+/// A script that has ended while its input still comes slowly is heard to its end.
+#[test]
+fn the_last_words_of_a_script_that_ended_early_count() {
+    let f = Folder::new();
+    let mut command = f.command(program());
+    command.args([
+        "run",
+        "streaming",
+        "-output",
+        "out",
+        "-mapper",
+        "sh -c 'head -1; echo reporter:counter:g,n,1 >&2'",
+        "-reducer",
+        "NONE",
+    ]);
+    let mut running = crate::program::Running::start(command);
+    running.feed("one\n");
+    std::thread::sleep(std::time::Duration::from_millis(6000));
+    let done = running.wait();
+    assert!(done.code == Some(0) && done.err.contains("g:n 1"), "{}", done.err);
+    assert_eq!(f.read("out/part-00000"), "one\t\n");
+}
+
+#[test]
+fn a_combiner_does_not_run_over_nothing() {
+    let f = folder("a\t1\n");
+    f.file("empty", "");
+    let total = "awk -F\t '{ s += $2 } END { print \"total\\t\" s }'";
+    assert_eq!(
+        f.part(&["-input", "in,empty", "-mapper", "cat", "-combiner", &total.replace("-F\t ", "")]),
+        "total\t1\n"
+    );
+}
+
+/// A job that has failed does not wait for what else runs.
+#[test]
+fn a_failure_ends_what_else_runs() {
+    let f = folder("a\n");
+    f.file("more", "b\n");
+    let flag = f.path().join("flag");
+    let mapper =
+        format!("sh -c 'case $map_input_file in *more) sleep 0.3; exit 1;; esac; sleep 20; touch {}'", flag.display());
+    let attempts = ["-D", "mapreduce.map.maxattempts=1", "--threads", "2", "--temp-dir", "."];
+    let done = f.streaming(&[&["-input", "in,more", "-output", "out", "-mapper", &mapper], &attempts[..]].concat());
+    assert_eq!(done.code, Some(3), "{}", done.err);
+    assert!(!flag.exists(), "it was waited for");
 }
 
 /// The parts of keys by Hadoop's hash, computed here from its definition.
@@ -418,6 +482,8 @@ fn files_are_shipped_under_their_names() {
     // The path of a shipped file becomes its name, which is found in PATH.
     let args = ["-files", "lib/data,dir#other", "-input", "in", "-mapper", "lib/map.sh", "-file", "lib/map.sh"];
     assert_eq!(f.part(&args), "a\t1\nb\t1\nfrom data\t1\nfrom x\t1\n");
+    let args = [&args[..], &["-cmdenv", "PATH=/usr/bin:/bin"]].concat();
+    assert_eq!(f.part(&args), "a\t1\nb\t1\nfrom data\t1\nfrom x\t1\n", "found first whatever PATH is");
     let missing = f.streaming(&[
         "-input",
         "in",

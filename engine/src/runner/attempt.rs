@@ -1,7 +1,7 @@
 //! Attempts at a task: input in, output out, again if it failed and may be tried again, and the error if it may not.
 
 use std::io::Write;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Attempt, Counters, Failed, Runner, Session};
 use crate::error::{CodeFailed, Error};
@@ -28,6 +28,8 @@ impl From<Error> for Trouble {
 pub(crate) struct Work<'w> {
     session: Box<dyn Session + 'w>,
     context: &'w Context<'w>,
+    /// The job has failed elsewhere.
+    halt: &'w AtomicBool,
     out: Vec<u8>,
     given: u64,
 }
@@ -39,14 +41,15 @@ impl<'w> Work<'w> {
     pub(crate) fn begin(
         runner: &'w dyn Runner,
         attempt: &Attempt<'w>,
-        context: &'w Context<'w>,
+        (context, halt): (&'w Context<'w>, &'w AtomicBool),
     ) -> Result<Self, Trouble> {
         let session = runner.begin(attempt).map_err(Trouble::Code)?;
-        Ok(Self { session, context, out: Vec::new(), given: 0 })
+        Ok(Self { session, context, halt, out: Vec::new(), given: 0 })
     }
 
     fn stopped(&self) -> Result<(), Error> {
-        if self.context.stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+        let stops = self.context.stop.load(Ordering::Relaxed) || self.halt.load(Ordering::Relaxed);
+        if stops { Err(Error::Interrupted) } else { Ok(()) }
     }
 
     fn hand_on(&mut self, least: usize, take: &mut Take<'_>) -> Result<(), Error> {
@@ -81,6 +84,11 @@ impl<'w> Work<'w> {
         }
     }
 
+    /// Bytes of input that the code was given.
+    pub(crate) fn given(&self) -> u64 {
+        self.given
+    }
+
     /// Bytes of input that the code has read.
     pub(crate) fn read(&self) -> u64 {
         self.given.saturating_sub(self.session.unread())
@@ -88,14 +96,15 @@ impl<'w> Work<'w> {
 }
 
 /// Tries a task until an attempt succeeds or there may be no more of them. `once` is one attempt; where it fails it says in
-/// the place that it is given how far it came. `input` writes what the attempts were given.
+/// the place that it is given how far it came. `input` writes what the attempts were given; without it that is gone, and so
+/// there is one attempt.
 pub(crate) fn until_done<'r, T>(
     runner: &'r dyn Runner,
     mut attempt: Attempt<'r>,
     mut once: impl FnMut(&Attempt<'r>, &mut String) -> Result<T, Trouble>,
-    mut input: impl FnMut(&mut dyn Write) -> Result<(), Error>,
+    mut input: Option<impl FnMut(&mut dyn Write) -> Result<(), Error>>,
 ) -> Result<T, Error> {
-    let most = runner.attempts(attempt.stage).max(1);
+    let most = if input.is_some() { runner.attempts(attempt.stage).max(1) } else { 1 };
     loop {
         let mut place = String::new();
         let failed = match once(&attempt, &mut place) {
@@ -111,7 +120,7 @@ pub(crate) fn until_done<'r, T>(
             attempt.observer.note(&format!("{attempt}: attempt {number} of {most} failed{place}: {what}{words}"));
             continue;
         }
-        let again = runner.keep(&attempt, &mut input);
+        let again = input.as_mut().and_then(|input| runner.keep(&attempt, input));
         let Failed { what, words } = failed;
         let task = attempt.to_string();
         return Err(Error::Code(Box::new(CodeFailed { task, attempts: most, place, what, words, again })));

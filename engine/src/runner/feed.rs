@@ -10,6 +10,7 @@ use super::text::{Fed, Pairs, Text, Then, lines};
 use super::{Attempt, Counters, Runner, SplitOf, Stage};
 use crate::data::chunk::{Chunk, Format};
 use crate::data::feed::Feed;
+use crate::data::input::Source;
 use crate::data::output::{Close, lock};
 use crate::data::source::{Loaded, Loader, Sources, Split, Visit};
 use crate::data::words::Isa;
@@ -20,6 +21,8 @@ use crate::local::{Outputs, Run};
 use crate::scratch::Scratch;
 use crate::value::Stable;
 
+/// Bytes of lines that are made before they are given.
+const BLOCK: usize = 256 << 10;
 /// UTF-8's mark at the start of a file, which is no part of its first line.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -31,6 +34,8 @@ pub(crate) struct Shared<'f> {
     pub(crate) scratch: &'f Arc<dyn Scratch>,
     pub(crate) options: &'f Options,
     pub(crate) context: &'f Context<'f>,
+    /// Set once the job has failed: what still runs is in vain.
+    pub(crate) halt: &'f AtomicBool,
     /// Sums of what attempts counted that succeeded.
     pub(crate) counters: &'f Mutex<Counters>,
     /// Bytes that one thread may hold of what an attempt writes.
@@ -64,7 +69,7 @@ impl<'f> Shared<'f> {
         let mut written = self.spool();
         let once = |attempt: &Attempt<'f>, place: &mut String| {
             written.clear();
-            let mut work = Work::begin(self.runner, attempt, self.context)?;
+            let mut work = Work::begin(self.runner, attempt, (self.context, self.halt))?;
             let mut failed = None;
             let fed = input.blocks(|block| {
                 let given = work.give(block, &mut |bytes| written.write(bytes));
@@ -77,7 +82,7 @@ impl<'f> Shared<'f> {
             done
         };
         let again = |to: &mut dyn Write| input.blocks(|block| write_to(to, block));
-        let counters = until_done(self.runner, attempt, once, again)?;
+        let counters = until_done(self.runner, attempt, once, Some(again))?;
         self.count(counters);
         Ok(written)
     }
@@ -95,9 +100,11 @@ fn aside(trouble: Trouble, failed: &mut Option<Trouble>) -> Error {
 }
 
 fn settled<T>(read: Result<T, Error>, failed: Option<Trouble>) -> Result<T, Trouble> {
-    match failed {
-        Some(trouble) => Err(trouble),
-        None => Ok(read?),
+    match (read, failed) {
+        // Of input that is gone, no code makes anything.
+        (Err(error), _) if !matches!(error, Error::Interrupted) => Err(Trouble::Job(error)),
+        (_, Some(trouble)) => Err(trouble),
+        (read, None) => Ok(read?),
     }
 }
 
@@ -131,15 +138,16 @@ impl<'f> Mapped<'f> {
         let split = self.splits[task as usize];
         let name = &self.sources.names[split.input as usize];
         let of = SplitOf { name, start: split.start, len: split.end - split.start };
-        let attempt = self.shared.attempt(Stage::Map, task, Some(of));
-        let mut written = self.shared.spool();
+        let shared = &self.shared;
+        let attempt = shared.attempt(Stage::Map, task, Some(of));
+        let mut written = shared.spool();
         let again = std::cell::RefCell::new(Loader::default());
         let once = |attempt: &Attempt<'f>, place: &mut String| {
             written.clear();
-            let mut work = Work::begin(self.shared.runner, attempt, self.shared.context)?;
+            let mut work = Work::begin(shared.runner, attempt, (shared.context, shared.halt))?;
             let (mut failed, mut base) = (None, (split.start, 0));
             let read = self.lines(split, loader, &mut |offset, bytes| {
-                base = (offset, work.read());
+                base = (offset, work.given());
                 let given = work.give(bytes, &mut |bytes| written.write(bytes));
                 given.map_err(|trouble| aside(trouble, &mut failed))
             });
@@ -147,17 +155,19 @@ impl<'f> Mapped<'f> {
                 settled(read, failed).and_then(|read| Ok((read, work.finish(&mut |bytes| written.write(bytes))?)));
             if done.is_err() {
                 let (offset, before) = base;
-                *place = format!(" in {name} near byte {}", offset + work.read().saturating_sub(before));
+                *place = format!(" in {name} near byte {}", (offset + work.read()).saturating_sub(before));
             }
             done
         };
-        let input = |to: &mut dyn Write| {
-            self.lines(split, &mut again.borrow_mut(), &mut |_, bytes| write_to(to, bytes)).map(drop)
-        };
-        let (read, counters) = until_done(self.shared.runner, attempt, once, input)?;
-        self.shared.count(counters);
+        // What came of a pipe cannot be read again.
+        let again =
+            (self.sources.inputs[split.input as usize].source == Source::File).then_some(|to: &mut dyn Write| {
+                self.lines(split, &mut again.borrow_mut(), &mut |_, bytes| write_to(to, bytes)).map(drop)
+            });
+        let (read, counters) = until_done(shared.runner, attempt, once, again)?;
+        shared.count(counters);
         self.read.fetch_add(read, Ordering::Relaxed);
-        self.shared.context.observer.advance(read);
+        shared.context.observer.advance(read);
         Ok(written)
     }
 
@@ -175,12 +185,22 @@ impl<'f> Mapped<'f> {
                 Fed::Lines if memchr::memchr(b'\r', bytes).is_none() => {
                     take(offset, bytes)?;
                     // The last line of a file need not have an end; what a script reads has.
-                    if bytes.last().is_some_and(|b| *b != b'\n') { take(offset, b"\n") } else { Ok(()) }
+                    let end = offset + bytes.len() as u64;
+                    if bytes.last().is_some_and(|b| *b != b'\n') { take(end, b"\n") } else { Ok(()) }
                 }
                 fed => {
+                    let mut taken = Ok(());
+                    lines(bytes, |line| {
+                        fed.line(line, &mut made);
+                        if made.len() >= BLOCK {
+                            taken = std::mem::replace(&mut taken, Ok(())).and_then(|()| take(offset, &made));
+                            made.clear();
+                        }
+                    });
+                    taken?;
+                    take(offset, &made)?;
                     made.clear();
-                    lines(bytes, |line| fed.line(line, &mut made));
-                    take(offset, &made)
+                    Ok(())
                 }
             }
         })
@@ -189,7 +209,7 @@ impl<'f> Mapped<'f> {
     /// Sends what a mapper wrote through a combiner, in the order of parts and keys.
     fn combined(&self, task: u32, written: Spool) -> Result<Spool, Error> {
         let shared = &self.shared;
-        if !shared.runner.has(Stage::Combine) || shared.reduces == 0 {
+        if !shared.runner.has(Stage::Combine) || shared.reduces == 0 || written.len() == 0 {
             return Ok(written);
         }
         let sorted = Arc::new(Mutex::new(Ok(shared.spool())));
@@ -280,8 +300,8 @@ impl Feed for Mapped<'_> {
 
     fn load(&self, unit: u64, loader: &mut Loader, _: &AtomicBool, visit: &mut Visit<'_>) -> Result<u64, Error> {
         let task = unit as u32;
-        let written = self.map(task, loader)?;
-        let written = self.combined(task, written)?;
+        let written = self.map(task, loader).and_then(|written| self.combined(task, written));
+        let written = written.inspect_err(|_| self.shared.halt.store(true, Ordering::Relaxed))?;
         let input = self.splits[task as usize].input;
         written.lines(|bytes| visit(&chunk_of(bytes, input, &self.sources.names[input as usize])))?;
         Ok(written.len())

@@ -153,18 +153,20 @@ impl Job for RunnerJob {
             _ => None,
         };
         self.runner.prepare(&options.scratch)?;
-        if self.reduces != Reduces::None {
+        // Parts are open side by side, or wait for their turn on the stream.
+        if self.reduces != Reduces::None || matches!(target, Target::Writer(_)) {
             check_limit(parts as u32)?;
         }
         let output = Parts::begin(target, parts, self.lazy)?;
         let scratch: Arc<dyn Scratch> = Arc::new(Folder::new(&options.scratch));
-        let counters = Mutex::default();
+        let (halt, counters) = (AtomicBool::new(false), Mutex::default());
         let shared = Shared {
             runner: &*self.runner,
             text: &self.text,
             scratch: &scratch,
             options,
             context,
+            halt: &halt,
             counters: &counters,
             memory: (options.memory / 8 / context.exec.threads() as u64) as usize,
             reduces: if self.reduces == Reduces::None { 0 } else { parts as u32 },
@@ -238,10 +240,13 @@ impl Running<'_> {
     fn each(&self, n: usize, task: impl Fn(usize) -> Result<(), Error> + Sync) -> Result<(), Error> {
         let failed: Mutex<Option<Error>> = Mutex::default();
         in_order(self.shared.context.exec, n, &|i| {
-            if lock(&failed).is_none()
-                && let Err(error) = task(i)
-            {
+            if lock(&failed).is_some() {
+                return;
+            }
+            let stops = self.shared.context.stop.load(Ordering::Relaxed);
+            if let Err(error) = if stops { Err(Error::Interrupted) } else { task(i) } {
                 lock(&failed).get_or_insert(error);
+                self.shared.halt.store(true, Ordering::Relaxed);
             }
         });
         failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).map_or(Ok(()), Err)

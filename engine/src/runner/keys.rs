@@ -40,9 +40,10 @@ impl KeySpec {
 
     /// The bytes of `key` that it selects; `None` where the key has not as many fields or bytes.
     fn of<'k>(&self, key: &'k [u8], separator: &[u8]) -> Option<&'k [u8]> {
-        let (field, rest) = nth(key, separator, self.first_field)?;
-        let start = field + (self.first_byte - 1);
-        if start >= key.len() || (self.first_byte > rest && rest > 0) {
+        // The start may lie beyond its field, as in Hadoop.
+        let (field, _) = nth(key, separator, self.first_field)?;
+        let start = field.saturating_add(self.first_byte - 1);
+        if start >= key.len() {
             return None;
         }
         let end = match self.last_field {
@@ -50,7 +51,7 @@ impl KeySpec {
             Some(last) => match (nth(key, separator, last), self.last_byte) {
                 (None, _) => key.len(),
                 (Some((at, len)), None) => at + len,
-                (Some((at, _)), Some(byte)) => (at + byte).min(key.len()),
+                (Some((at, _)), Some(byte)) => at.saturating_add(byte).min(key.len()),
             },
         };
         key.get(start..end)
@@ -251,6 +252,8 @@ mod tests {
         assert_eq!(of((2, 1), None, "11.12.1.2").as_deref(), Some("12.1.2"));
         assert_eq!(of((1, 1), Some((9, None)), "a.b").as_deref(), Some("a.b"));
         assert_eq!(of((3, 1), None, "a.b"), None);
+        assert_eq!(of((1, 5), None, "abc.defg").as_deref(), Some("defg"), "beyond its field");
+        assert_eq!(of((1, usize::MAX), Some((1, Some(usize::MAX))), "abc"), None);
         let wide = spec((2, 1), Some((2, None)), "").of(b"a::b::c", b"::");
         assert_eq!(wide, Some(&b"b"[..]));
     }

@@ -217,7 +217,10 @@ impl Pairs {
                 line.extend_from_slice(between);
                 line.extend_from_slice(value);
             }
-            Then::Output(written) => written.pair(key, (!value.is_empty() || !written.bare).then_some(value), line),
+            Then::Output(written) => {
+                let bare = written.bare || written.key_only;
+                written.pair(key, (!value.is_empty() || !bare).then_some(value), line);
+            }
         }
     }
 }
