@@ -401,8 +401,8 @@ fn a_task_that_does_nothing_is_killed() {
     assert_eq!(done.code, Some(3));
     assert!(done.err.contains("it neither read nor wrote nor said anything for 0.3 s and was killed"), "{}", done.err);
     // One that only says something is alive.
-    let slow = "sh -c 'for i in 1 2 3 4; do sleep 0.2; echo $i >&2; done; cat'";
-    assert_eq!(f.part(&["-D", "mapreduce.task.timeout=600", "-input", "in", "-mapper", slow]), "a\t\n");
+    let slow = "sh -c 'for i in 1 2 3 4 5; do sleep 1; echo $i >&2; done; cat'";
+    assert_eq!(f.part(&["-D", "mapreduce.task.timeout=4000", "-input", "in", "-mapper", slow]), "a\t\n");
 }
 
 #[test]
