@@ -1,3 +1,5 @@
+//! Small runs of the model: one seed has one run, killed workers and missing backups cost what they must.
+
 use super::figures::svg;
 use super::*;
 
