@@ -14,7 +14,7 @@ mod failure;
 mod flags;
 mod inputs;
 mod limits;
-mod memory;
+pub(crate) mod memory;
 mod panics;
 mod progress;
 #[cfg(feature = "cluster")]
@@ -22,7 +22,7 @@ mod raft;
 mod report;
 mod run;
 mod signals;
-mod sizes;
+pub(crate) mod sizes;
 mod stdout;
 mod tree;
 
@@ -40,6 +40,10 @@ use failure::Failure;
 
 /// Does what the program's arguments say.
 pub(crate) fn main(apps: Vec<Entry>) -> ExitCode {
+    #[cfg(feature = "scripts")]
+    if let Some(code) = crate::process::supervisor::asked(std::env::args_os()) {
+        return code;
+    }
     panics::quieten();
     let program = program();
     let done = catch_unwind(AssertUnwindSafe(|| commanded(&program, &apps)));

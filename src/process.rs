@@ -2,17 +2,23 @@
 //!
 //! [`Command`] is what to run and where. [`session`] feeds it over pipes and takes what it writes, on the thread that asks;
 //! [`stderr`] hears counters, status and last words; [`folder`] is where its files are; [`words`] divides a command line as
-//! Hadoop does. A process leads a group of its own, which is killed when the session ends. What contracts it follows is the
-//! business of who begins it (`streaming`).
+//! Hadoop does. Above each process is a [`supervisor`] that begins it in its sandbox and ends all that came of it; [`plan`] is
+//! what it is told and tells, [`tree`] how it knows of them. What contracts a process follows is the business of who begins it
+//! (`streaming`).
 
 pub(crate) mod folder;
+mod plan;
 pub(crate) mod session;
 mod stderr;
+pub(crate) mod supervisor;
+mod tree;
 pub(crate) mod words;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::sandbox::{Limits, Sandbox};
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -23,6 +29,10 @@ pub(crate) struct Command {
     pub(crate) environment: Vec<(OsString, OsString)>,
     /// Where it works.
     pub(crate) folder: PathBuf,
+    /// Where it is kept; `None` is anywhere.
+    pub(crate) sandbox: Option<Sandbox>,
+    /// How much it may use.
+    pub(crate) limits: Limits,
     /// What begins a line on standard error that is a counter or a status.
     pub(crate) prefix: String,
     /// How long it may neither read nor write nor say anything; `None` is for ever.

@@ -14,13 +14,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use gristmill_engine::error::Error;
-use gristmill_engine::job::{Job, MAX_PARTS};
+use gristmill_engine::job::{Job, MAX_PARTS, Observer};
 use gristmill_engine::registry::Entry;
 use gristmill_engine::runner::{Attempt, Counters, Failed, Input, Reduces, Runner, RunnerJob, Session, Stage, Text};
 
 use crate::process::folder::{Files, Shipped, TMP};
 use crate::process::session::Process;
 use crate::process::{Command, words};
+use crate::sandbox::Limits;
+use crate::sandbox::flags::SandboxFlags;
 use aggregate::Aggregate;
 use settings::{Classes, Settings, class};
 
@@ -85,6 +87,8 @@ struct Flags {
     /// Not supported: unpack it and use -files
     #[arg(long, hide = true)]
     archives: Option<String>,
+    #[command(flatten)]
+    sandbox: SandboxFlags,
 }
 
 /// The app for the list of apps that run here.
@@ -147,7 +151,8 @@ fn job(flags: &Flags) -> Result<Box<dyn Job>, String> {
         .map(|n| n.unwrap_or(4).clamp(1, MOST_ATTEMPTS) as u32),
         settings,
         shipped,
-        files: OnceLock::new(),
+        sandbox: flags.sandbox.clone(),
+        here: OnceLock::new(),
     };
     Ok(Box::new(RunnerJob {
         reduces: match scripts.reducer {
@@ -248,7 +253,14 @@ struct Scripts {
     attempts: [u32; 2],
     settings: Settings,
     shipped: Vec<Shipped>,
-    files: OnceLock<Files>,
+    sandbox: SandboxFlags,
+    here: OnceLock<Here>,
+}
+
+/// What is known once a job begins.
+struct Here {
+    files: Files,
+    limits: Limits,
 }
 
 /// What scripts get of our own environment.
@@ -267,10 +279,13 @@ impl Scripts {
     }
 
     /// The process of an attempt in a folder.
-    fn command(&self, words: &[String], attempt: &Attempt<'_>, folder: &Path) -> Command {
+    fn command(&self, words: &[String], attempt: &Attempt<'_>, here: &Here, folder: &Path) -> Command {
+        let environment = self.environment(attempt, folder);
         Command {
             words: words.to_vec(),
-            environment: self.environment(attempt, folder),
+            sandbox: self.sandbox.sandbox(words, &environment, folder, here.files.readable()),
+            limits: here.limits,
+            environment,
             folder: folder.into(),
             prefix: self.prefix.clone(),
             patience: self.patience,
@@ -334,9 +349,13 @@ impl Scripts {
 }
 
 impl Runner for Scripts {
-    fn prepare(&self, folder: &Path) -> Result<(), Error> {
+    fn prepare(&self, folder: &Path, threads: usize, observer: &dyn Observer) -> Result<(), Error> {
+        if let Some(note) = self.sandbox.check().map_err(Error::Usage)? {
+            observer.note(&note);
+        }
         let files = Files::new(folder, &self.shipped).map_err(Error::Usage)?;
-        self.files.set(files).map_err(|_| Error::Usage("a job of scripts runs once".into()))
+        let here = Here { files, limits: self.sandbox.limits(threads) };
+        self.here.set(here).map_err(|_| Error::Usage("a job of scripts runs once".into()))
     }
 
     fn has(&self, stage: Stage) -> bool {
@@ -357,9 +376,9 @@ impl Runner for Scripts {
             }
             Some(Code::Process(words)) => words,
         };
-        let files = self.files.get().ok_or_else(|| failed("its files are not there".into()))?;
-        let folder = files.attempt().map_err(|e| failed(format!("a folder for it cannot be made: {e}")))?;
-        let command = self.command(words, attempt, folder.path());
+        let here = self.here.get().ok_or_else(|| failed("its files are not there".into()))?;
+        let folder = here.files.attempt().map_err(|e| failed(format!("a folder for it cannot be made: {e}")))?;
+        let command = self.command(words, attempt, here, folder.path());
         // Others of a task say much the same; the last one's words are in the error.
         let observer = if attempt.number == 0 { attempt.observer } else { &() };
         let process = Process::begin(&command, attempt.to_string(), observer)?;
@@ -368,10 +387,10 @@ impl Runner for Scripts {
 
     fn keep(&self, attempt: &Attempt<'_>, input: &mut Input<'_>) -> Option<String> {
         let Some(Code::Process(words)) = self.code(attempt.stage) else { return None };
-        let files = self.files.get()?;
-        let folder = files.attempt().ok()?;
-        let command = self.command(words, attempt, folder.path());
-        let kept = files.keep(&command, input).ok()?;
+        let here = self.here.get()?;
+        let folder = here.files.attempt().ok()?;
+        let command = self.command(words, attempt, here, folder.path());
+        let kept = here.files.keep(&command, input).ok()?;
         Some(format!("sh {}", kept.display()))
     }
 }

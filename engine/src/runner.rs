@@ -103,11 +103,12 @@ pub struct Failed {
 
 /// Runs user code.
 pub trait Runner: Send + Sync {
-    /// Called once, before the first attempt of a job: files may be put below `folder`.
+    /// Called once, before the first attempt of a job: files may be put below `folder`, and as many attempts as there are
+    /// threads will be made at a time.
     ///
     /// # Errors
     /// When the code is not there, or cannot be prepared.
-    fn prepare(&self, folder: &Path) -> Result<(), Error>;
+    fn prepare(&self, folder: &Path, threads: usize, observer: &dyn Observer) -> Result<(), Error>;
 
     /// Whether there is code for a stage.
     fn has(&self, stage: Stage) -> bool;

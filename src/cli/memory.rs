@@ -5,9 +5,14 @@ use std::path::{Path, PathBuf};
 
 use gristmill_engine::job::MIN_MEMORY;
 
+/// The memory that this process may use, in bytes.
+pub(crate) fn whole() -> u64 {
+    limit(Path::new("/")).unwrap_or(2 << 30)
+}
+
 /// Half of the memory that this process may use.
 pub(crate) fn half() -> u64 {
-    (limit(Path::new("/")).unwrap_or(2 << 30) / 2).max(MIN_MEMORY)
+    (whole() / 2).max(MIN_MEMORY)
 }
 
 /// The most memory that this process has held at once, in bytes.

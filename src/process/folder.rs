@@ -1,5 +1,5 @@
 //! The files of a job's scripts: one folder a job with copies of what was shipped, one folder an attempt with links to them,
-//! and what is kept of an attempt that failed.
+//! and what is kept of an attempt that failed. An attempt can read the first and write the second, and comes no further.
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -13,6 +13,9 @@ use super::Command;
 
 /// The folder for temporary files within that of an attempt.
 pub(crate) const TMP: &str = ".tmp";
+
+/// The folder for what was shipped within that of the job.
+const SHIPPED: &str = "files";
 
 /// Most bytes of input that are kept of an attempt.
 const MOST_KEPT: u64 = 1 << 30;
@@ -39,11 +42,13 @@ impl Files {
     pub(crate) fn new(parent: &Path, shipped: &[Shipped]) -> Result<Self, String> {
         let folder = tempfile::Builder::new().prefix("gristmill-files-").tempdir_in(parent);
         let folder = folder.map_err(|e| format!("cannot create a folder in {}: {e}", parent.display()))?;
+        let files = folder.path().join(SHIPPED);
         let mut names = Vec::new();
+        fs::create_dir(&files).map_err(|e| format!("cannot create a folder in {}: {e}", folder.path().display()))?;
         for Shipped { name, path } in shipped {
             let ship = || {
                 let path = path.canonicalize()?;
-                let to = folder.path().join(name);
+                let to = files.join(name);
                 if path.is_dir() {
                     return symlink(path, to);
                 }
@@ -56,11 +61,22 @@ impl Files {
         Ok(Self { folder, names, keep: parent.into() })
     }
 
+    fn shipped(&self) -> PathBuf {
+        self.folder.path().join(SHIPPED)
+    }
+
+    /// What attempts read: the copies, and folders, which are where they were.
+    pub(crate) fn readable(&self) -> Vec<PathBuf> {
+        let shipped = self.shipped();
+        let folders = self.names.iter().filter_map(|name| fs::read_link(shipped.join(name)).ok()).collect::<Vec<_>>();
+        [vec![shipped], folders].concat()
+    }
+
     /// A folder for an attempt, with all files of the job in it.
     pub(crate) fn attempt(&self) -> io::Result<tempfile::TempDir> {
         let folder = tempfile::Builder::new().prefix("attempt-").tempdir_in(self.folder.path())?;
         for name in &self.names {
-            symlink(self.folder.path().join(name), folder.path().join(name))?;
+            symlink(self.shipped().join(name), folder.path().join(name))?;
         }
         fs::create_dir(folder.path().join(TMP))?;
         Ok(folder)
@@ -78,7 +94,7 @@ impl Files {
         let copy = || {
             fs::create_dir_all(files.join(TMP))?;
             for name in &self.names {
-                let from = self.folder.path().join(name);
+                let from = self.shipped().join(name);
                 match fs::symlink_metadata(&from)?.is_symlink() {
                     true => symlink(fs::read_link(from)?, files.join(name))?,
                     false => fs::copy(from, files.join(name)).map(drop)?,

@@ -1,9 +1,10 @@
 //! A process at one attempt: input over its standard input, lines from its standard output, words from its standard error,
-//! all on the thread that asks, by poll(2).
+//! all on the thread that asks, by poll(2). Its supervisor begins and ends it, and tells how it ended.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,10 +12,13 @@ use gristmill_engine::job::Observer;
 use gristmill_engine::runner::{Counters, Failed, Session};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::Command;
+use super::plan::{Bound, End, Plan, Told};
 use super::stderr::Said;
+use super::{Command, supervisor};
+use crate::cli::sizes::Size;
+use crate::sandbox::Limits;
 
 /// Nobody waits longer before looking whether the job was stopped.
 const LOOK: Duration = Duration::from_millis(100);
@@ -24,12 +28,19 @@ const PIPE: usize = 1 << 20;
 const READ: usize = 256 << 10;
 /// How long others may hold a process's output open after it ended, and write nothing.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long a supervisor may take to end everything.
+const END: Duration = Duration::from_secs(10);
 
 /// A process that was begun.
 pub(crate) struct Process<'p> {
-    child: Child,
-    /// Becomes readable when the process has ended; `None` where the system has no such thing.
-    ended: Option<OwnedFd>,
+    supervisor: Child,
+    /// Becomes readable when the supervisor has ended.
+    ended: OwnedFd,
+    /// What it was told to do; what it tells is beside that.
+    plan: PathBuf,
+    program: String,
+    limits: Limits,
+    confined: bool,
     input: Option<OwnedFd>,
     output: Option<OwnedFd>,
     error: Option<OwnedFd>,
@@ -43,33 +54,38 @@ pub(crate) struct Process<'p> {
     active: Instant,
     /// When it was last left alone.
     left: Option<Instant>,
-    /// How it ended. It is not waited for before its group is killed: its number stays its own until then.
+    /// When it was last asked how it ended.
+    asked: Instant,
+    /// How it ended.
     end: Option<End>,
     buffer: Vec<u8>,
-}
-
-/// How a process ended.
-#[derive(Clone, Copy)]
-enum End {
-    Code(i32),
-    Signal(i32),
 }
 
 impl<'p> Process<'p> {
     /// Begins a process; `name` is what its words are shown under.
     pub(crate) fn begin(command: &Command, name: String, observer: &'p dyn Observer) -> Result<Self, Failed> {
-        let (program, arguments) = command.words.split_first().ok_or_else(|| failed("its command is empty"))?;
-        let mut child = std::process::Command::new(program)
-            .args(arguments)
+        let program = command.words.first().ok_or_else(|| failed("its command is empty"))?;
+        let plan = Plan {
+            words: command.words.clone(),
+            environment: command.environment.clone(),
+            folder: command.folder.clone(),
+            sandbox: command.sandbox.clone(),
+            limits: command.limits,
+            parent: rustix::process::getpid().as_raw_nonzero().get(),
+        };
+        let path = command.folder.with_extension("plan");
+        plan.write(&path).map_err(|e| failed(&format!("{} cannot be written: {e}", path.display())))?;
+        let mut child = std::process::Command::new("/proc/self/exe")
+            .arg0(env!("CARGO_PKG_NAME"))
+            .arg(supervisor::COMMAND)
+            .arg(&path)
             .env_clear()
-            .envs(command.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(&command.folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
-            .map_err(|e| failed(&not_begun(program, &e)))?;
+            .map_err(|e| failed(&format!("its supervisor cannot be begun: {e}")))?;
         let input = child.stdin.take().map(OwnedFd::from);
         let output = child.stdout.take().map(OwnedFd::from);
         let error = child.stderr.take().map(OwnedFd::from);
@@ -81,10 +97,14 @@ impl<'p> Process<'p> {
             // A larger pipe is quicker, not more.
             let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE);
         }
-        let pid = Pid::from_child(&child);
+        let ended = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
         Ok(Self {
-            ended: rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok(),
-            child,
+            ended: ended.map_err(|e| failed(&format!("its supervisor cannot be watched: {e}")))?,
+            supervisor: child,
+            plan: path,
+            program: program.clone(),
+            limits: command.limits,
+            confined: command.sandbox.is_some(),
             input,
             output,
             error,
@@ -96,6 +116,7 @@ impl<'p> Process<'p> {
             codes_count: command.codes_count,
             active: Instant::now(),
             left: None,
+            asked: Instant::now(),
             end: None,
             buffer: vec![0; READ],
         })
@@ -113,8 +134,8 @@ impl<'p> Process<'p> {
         if let Some(pipe) = &self.error {
             fds.push((Who::Error, pipe.as_fd(), PollFlags::IN));
         }
-        if let Some(ended) = self.ended.as_ref().filter(|_| self.end.is_none()) {
-            fds.push((Who::End, ended.as_fd(), PollFlags::IN));
+        if self.end.is_none() {
+            fds.push((Who::End, self.ended.as_fd(), PollFlags::IN));
         }
         // Input for a process that reads no more is taken at once, without waiting for it to say anything.
         let wait = if self.input.is_none() && !input.is_empty() { Duration::ZERO } else { LOOK };
@@ -203,25 +224,60 @@ impl<'p> Process<'p> {
 
     /// Whether the process has ended, and how.
     fn look(&mut self) -> Result<Option<End>, Failed> {
-        if self.end.is_none() {
-            let (id, how) = (WaitId::Pid(Pid::from_child(&self.child)), WaitIdOptions::EXITED);
-            let status = rustix::process::waitid(id, how | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT);
-            let status = status.map_err(|e| failed(&format!("it cannot be waited for: {e}")))?;
-            self.end = status.and_then(|status| {
-                let signal = status.terminating_signal().map(End::Signal);
-                signal.or(status.exit_status().map(End::Code))
-            });
+        if self.end.is_some() {
+            return Ok(self.end);
+        }
+        // The supervisor stays while anything is left that the process began.
+        let gone = self.is_over(Duration::ZERO);
+        if gone || self.asked.elapsed() > LOOK {
+            self.asked = Instant::now();
+            match Told::read(&self.plan) {
+                Some(Told::Ended(end)) => self.end = Some(end),
+                Some(Told::NoSandbox(why)) => {
+                    let advice = "--sandbox=off does without one";
+                    return Err(self.failure(format!("it was not begun, for there is no sandbox: {why}; {advice}")));
+                }
+                None if gone => return Err(self.failure("its supervisor was killed".into())),
+                None => {}
+            }
         }
         Ok(self.end)
     }
 
+    /// Whether nothing is left of the process, after so long at the most.
+    fn is_over(&self, wait: Duration) -> bool {
+        poll(&[(Who::End, self.ended.as_fd(), PollFlags::IN)], wait).is_ok_and(|ready| !ready.is_empty())
+    }
+
     /// What its end means. What it still has to say is heard first.
     fn outcome(&mut self, end: End) -> Result<(), Failed> {
-        match end {
-            End::Code(code) if code == 0 || !self.codes_count => Ok(()),
-            End::Code(code) => Err(self.failure(format!("it exited with code {code}"))),
-            End::Signal(signal) => Err(self.failure(format!("it was ended by signal {signal}{}", called(signal)))),
-        }
+        let what = match end {
+            End::Code(0) => return Ok(()),
+            End::Code(_) if !self.codes_count => return Ok(()),
+            End::Code(code) => format!("it exited with code {code}"),
+            End::NotBegun(error) => not_begun(&self.program, &io::Error::from_raw_os_error(error)),
+            End::Signal(signal) if signal == Signal::XCPU.as_raw() => {
+                let seconds = self.limits.cpu.unwrap_or_default();
+                format!("it used {seconds} s of a core, which is all that a process may use (--task-cpu)")
+            }
+            End::Signal(signal) if signal == Signal::XFSZ.as_raw() => {
+                let most = Size(self.limits.scratch);
+                format!("it wrote a file of {most}, which is all that a task may write (--task-scratch)")
+            }
+            End::Signal(signal) => format!("it was ended by signal {signal}{}", called(signal)),
+            End::Over(Bound::Memory, used) => {
+                let (used, most) = (Size(used), Size(self.limits.memory));
+                format!("it was killed, for it used {used} of memory and may use {most} (--task-memory)")
+            }
+            End::Over(Bound::Scratch, used) => {
+                let (used, most) = (Size(used), Size(self.limits.scratch));
+                format!("it was killed, for {used} were in its folder, where {most} may be (--task-scratch)")
+            }
+            End::Over(Bound::Processes, used) => {
+                format!("it was killed, for it had {used} processes and threads, as many as it may (--task-processes)")
+            }
+        };
+        Err(self.failure(what))
     }
 
     /// A failure with the process's last words.
@@ -235,7 +291,9 @@ impl<'p> Process<'p> {
         }
         self.said.end(&mut |line| observer.log(name, line));
         let status = self.said.status.take().map_or(String::new(), |status| format!(" (its last status: {status})"));
-        Failed { what: what + &status, words: self.said.words.drain(..).collect() }
+        let words: Vec<String> = self.said.words.drain(..).collect();
+        let advice = if self.confined && words.iter().any(|line| is_refusal(line)) { ADVICE } else { "" };
+        Failed { what: what + &status + advice, words }
     }
 
     fn be_patient(&mut self) -> Result<(), Failed> {
@@ -249,9 +307,15 @@ impl<'p> Process<'p> {
         }
     }
 
-    /// Ends the process and its group.
+    /// Ends the process and all that came of it.
     fn kill(&mut self) {
-        let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        if !self.is_over(Duration::ZERO) {
+            let supervisor = Pid::from_child(&self.supervisor);
+            let _ = rustix::process::kill_process(supervisor, Signal::TERM);
+            if !self.is_over(END) {
+                let _ = self.supervisor.kill();
+            }
+        }
     }
 }
 
@@ -299,9 +363,10 @@ impl Session for Process<'_> {
 impl Drop for Process<'_> {
     fn drop(&mut self) {
         self.kill();
-        // It may have left its group.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.supervisor.wait();
+        for path in [Told::path(&self.plan), self.plan.clone()] {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -324,6 +389,14 @@ fn poll(fds: &[(Who, BorrowedFd<'_>, PollFlags)], wait: Duration) -> io::Result<
     }
     let ready = polled.iter().zip(fds).filter(|(polled, _)| !polled.revents().is_empty());
     Ok(ready.map(|(_, (who, ..))| *who).collect())
+}
+
+/// What is said to scripts that wanted something that they may not.
+const ADVICE: &str = "; it runs in a sandbox: --sandbox-read PATH, --network and --sandbox=off let it do more";
+
+/// Whether a line is about something that was refused.
+fn is_refusal(line: &str) -> bool {
+    ["Permission denied", "Operation not permitted"].iter().any(|refusal| line.contains(refusal))
 }
 
 fn failed(what: &str) -> Failed {

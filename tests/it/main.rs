@@ -26,8 +26,10 @@ mod process;
 mod program;
 #[cfg(feature = "cluster")]
 mod raft;
-mod signals;
 #[cfg(feature = "objects")]
+#[cfg(feature = "scripts")]
+mod sandbox;
+mod signals;
 mod stores;
 #[cfg(feature = "scripts")]
 mod streaming;

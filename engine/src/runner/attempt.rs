@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::text::LONGEST_LINE;
 use super::{Attempt, Counters, Failed, Runner, Session};
 use crate::error::{CodeFailed, Error};
 use crate::job::Context;
@@ -31,6 +32,8 @@ pub(crate) struct Work<'w> {
     /// The job has failed elsewhere.
     halt: &'w AtomicBool,
     out: Vec<u8>,
+    /// Bytes of a line whose end was not written yet.
+    line: usize,
     given: u64,
 }
 
@@ -44,7 +47,7 @@ impl<'w> Work<'w> {
         (context, halt): (&'w Context<'w>, &'w AtomicBool),
     ) -> Result<Self, Trouble> {
         let session = runner.begin(attempt).map_err(Trouble::Code)?;
-        Ok(Self { session, context, halt, out: Vec::new(), given: 0 })
+        Ok(Self { session, context, halt, out: Vec::new(), line: 0, given: 0 })
     }
 
     fn stopped(&self) -> Result<(), Error> {
@@ -52,8 +55,16 @@ impl<'w> Work<'w> {
         if stops { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    fn hand_on(&mut self, least: usize, take: &mut Take<'_>) -> Result<(), Error> {
+    fn hand_on(&mut self, least: usize, take: &mut Take<'_>) -> Result<(), Trouble> {
         if self.out.len() >= least {
+            self.line = match memchr::memrchr(b'\n', &self.out) {
+                Some(last) => self.out.len() - last - 1,
+                None => self.line + self.out.len(),
+            };
+            if self.line > LONGEST_LINE {
+                let what = format!("it wrote a line of more than {} MiB", LONGEST_LINE >> 20);
+                return Err(Trouble::Code(Failed { what, words: Vec::new() }));
+            }
             take(&self.out)?;
             self.out.clear();
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::attempt::{Trouble, Work, until_done};
 use super::spool::Spool;
-use super::text::{Fed, Pairs, Text, Then, lines};
+use super::text::{Fed, Fields, Pairs, Text, Then, lines};
 use super::{Attempt, Counters, Runner, SplitOf, Stage};
 use crate::data::chunk::{Chunk, Format};
 use crate::data::feed::Feed;
@@ -14,7 +14,7 @@ use crate::data::input::Source;
 use crate::data::output::{Close, lock};
 use crate::data::source::{Loaded, Loader, Sources, Split, Visit};
 use crate::data::words::Isa;
-use crate::error::Error;
+use crate::error::{Error, excerpt};
 use crate::exec::Inline;
 use crate::job::{Context, Options};
 use crate::local::{Outputs, Run};
@@ -77,7 +77,9 @@ impl<'f> Shared<'f> {
             });
             let done = settled(fed, failed).and_then(|()| work.finish(&mut |bytes| written.write(bytes)));
             if done.is_err() {
-                *place = format!(" after {} of {} bytes of its input", work.read(), input.len());
+                let key = self.key_before(input, work.read())?;
+                let key = key.map_or(String::new(), |key| format!(" (last key: {key})"));
+                *place = format!(" after {} of {} bytes of its input{key}", work.read(), input.len());
             }
             done
         };
@@ -85,6 +87,26 @@ impl<'f> Shared<'f> {
         let counters = until_done(self.runner, attempt, once, Some(again))?;
         self.count(counters);
         Ok(written)
+    }
+}
+
+impl Shared<'_> {
+    /// The key of the line of a reducer's input that ends before `offset` or has it within, fit for a message.
+    fn key_before(&self, input: &Spool, offset: u64) -> Result<Option<String>, Error> {
+        let fields = Fields { separator: self.text.between.0.clone(), keys: self.text.mapped.keys };
+        let (mut at, mut found) = (0, None);
+        input.lines(|block| {
+            let end = at + block.len() as u64;
+            if found.is_none() && (at + 1..=end).contains(&offset) {
+                let before = &block[..(offset - at) as usize - 1];
+                let line = &block[memchr::memrchr(b'\n', before).map_or(0, |last| last + 1)..];
+                let line = &line[..memchr::memchr(b'\n', line).unwrap_or(line.len())];
+                found = Some(excerpt(fields.split(line).0));
+            }
+            at = end;
+            Ok(())
+        })?;
+        Ok(found)
     }
 }
 

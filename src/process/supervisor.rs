@@ -1,0 +1,219 @@
+//! The process above user code: this program begun again as `__supervise PLAN`.
+//!
+//! It begins the code in its sandbox, with its standard streams, which it then lets go of. What the code begins and leaves
+//! behind becomes its child (it is a subreaper), so that it knows all there is, watches what they use together, and ends
+//! them: when they use too much, when it is told to (SIGTERM), and when whoever began it is gone. It tells how the code ended
+//! as soon as it has, and stays until nothing of it is left.
+//!
+//! Left to who began it: what the code reads and writes, time limits, and what its end means.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
+
+use super::plan::{Bound, End, Plan, Told};
+use super::tree;
+use crate::sandbox::Identity;
+
+/// The command by which this program becomes a supervisor.
+pub(crate) const COMMAND: &str = "__supervise";
+
+/// How often memory and processes are looked at.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often the folder is measured.
+const MEASURE: Duration = Duration::from_millis(500);
+/// Files in the folder that are looked at; so many are too many.
+const MOST_FILES: usize = 1_000_000;
+/// How long processes may take to be gone that were killed.
+const GONE: Duration = Duration::from_secs(30);
+
+/// Supervises, if that is what the arguments of this program say.
+pub(crate) fn asked(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    if arguments.nth(1)? != COMMAND {
+        return None;
+    }
+    let plan = arguments.next()?;
+    let done = supervise(Path::new(&plan));
+    Some(if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn supervise(path: &Path) -> std::io::Result<()> {
+    let plan = Plan::read(path)?;
+    let told_to_end = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, told_to_end.clone())?;
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let child = match begin(&plan) {
+        Ok(child) => child,
+        Err(told) => return told.write(path),
+    };
+    let mut watch = Watch { plan: &plan, child: Some(child), measured: Instant::now() };
+    let mut told = false;
+    loop {
+        watch.wait();
+        let end = watch.reap();
+        if let Some(end) = end.filter(|_| !told) {
+            Told::Ended(end).write(path)?;
+            told = true;
+        }
+        if tree::descendants().is_empty() {
+            return Ok(());
+        }
+        let orphaned = rustix::process::getppid().is_none_or(|parent| parent.as_raw_nonzero().get() != plan.parent);
+        if orphaned || told_to_end.load(Ordering::Relaxed) {
+            watch.end_all();
+            return Ok(());
+        }
+        if let Some((bound, used)) = watch.over() {
+            // Told first: the end of the child would else be heard of as a signal.
+            if !told {
+                Told::Ended(End::Over(bound, used)).write(path)?;
+            }
+            watch.end_all();
+            return Ok(());
+        }
+    }
+}
+
+/// Begins the code, and lets go of its streams.
+fn begin(plan: &Plan) -> Result<Pid, Told> {
+    let refused = |what: &str| {
+        let what = what.to_string();
+        move |e: std::io::Error| Told::NoSandbox(format!("{what}: {e}"))
+    };
+    let identity = if plan.sandbox.is_some() { Identity::choose() } else { Identity::Same };
+    for folder in plan.sandbox.iter().flat_map(|sandbox| &sandbox.own) {
+        identity.give(folder).map_err(refused("its folder cannot be given to it"))?;
+    }
+    let used = if identity == Identity::Same { tree::threads_of_user() } else { 0 };
+    // A thread of its own enters the sandbox, and what it begins is in it.
+    let started = std::thread::scope(|scope| {
+        let begun = scope.spawn(|| {
+            if let Some(sandbox) = &plan.sandbox {
+                sandbox.enter(identity).map_err(Told::NoSandbox)?;
+            }
+            plan.limits.set(used).map_err(refused("limits cannot be set"))?;
+            let (program, arguments) = plan.words.split_first().ok_or(Told::Ended(End::NotBegun(0)))?;
+            let child = std::process::Command::new(program)
+                .args(arguments)
+                .env_clear()
+                .envs(plan.environment.iter().map(|(name, value)| (name, value)))
+                .current_dir(&plan.folder)
+                .process_group(0)
+                .spawn();
+            let child = child.map_err(|e| Told::Ended(End::NotBegun(e.raw_os_error().unwrap_or(0))))?;
+            Ok(Pid::from_child(&child))
+        });
+        begun.join().unwrap_or_else(|_| Err(Told::NoSandbox("its thread panicked".into())))
+    });
+    let child = started?;
+    // An end of a pipe that we held would keep others waiting.
+    let nothing = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+    let nothing: OwnedFd = nothing.map_err(refused("/dev/null cannot be opened"))?.into();
+    let let_go = rustix::stdio::dup2_stdin(&nothing)
+        .and_then(|()| rustix::stdio::dup2_stdout(&nothing))
+        .and_then(|()| rustix::stdio::dup2_stderr(&nothing));
+    let_go.map_err(|e| refused("its streams cannot be let go of")(e.into()))?;
+    Ok(child)
+}
+
+/// The code at work.
+struct Watch<'p> {
+    plan: &'p Plan,
+    /// The process that was begun, until it ended.
+    child: Option<Pid>,
+    measured: Instant,
+}
+
+impl Watch<'_> {
+    /// Waits for the end of the code, or for the next look.
+    fn wait(&self) {
+        let wait = Timespec { tv_sec: 0, tv_nsec: LOOK.as_nanos() as i64 };
+        match self.child.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()) {
+            Some(end) => {
+                let _ = rustix::event::poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&wait));
+            }
+            None => std::thread::sleep(LOOK),
+        }
+    }
+
+    /// Waits for all that have ended; how the code did.
+    fn reap(&mut self) -> Option<End> {
+        let mut end = None;
+        for pid in tree::ours() {
+            let how = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+            let ended = rustix::process::waitid(WaitId::Pid(pid), how).ok().flatten();
+            if let Some(status) = ended.filter(|_| self.child == Some(pid)) {
+                self.child = None;
+                end = status.terminating_signal().map(End::Signal).or(status.exit_status().map(End::Code));
+            }
+        }
+        end
+    }
+
+    /// The first bound that is passed, with what was used.
+    fn over(&mut self) -> Option<(Bound, u64)> {
+        let limits = &self.plan.limits;
+        let pids = tree::descendants();
+        let used = tree::used(&pids);
+        if used.threads >= limits.processes {
+            return Some((Bound::Processes, used.threads));
+        }
+        if used.memory > limits.memory {
+            // Pages that several share were counted for each of them.
+            let memory = if pids.len() == 1 { used.memory } else { tree::proportional(&pids).unwrap_or(used.memory) };
+            if memory > limits.memory {
+                return Some((Bound::Memory, memory));
+            }
+        }
+        if self.measured.elapsed() > MEASURE {
+            let bytes = bytes_in(&self.plan.folder);
+            self.measured = Instant::now();
+            if bytes > limits.scratch {
+                return Some((Bound::Scratch, bytes));
+            }
+        }
+        None
+    }
+
+    /// Ends all that is left.
+    fn end_all(&mut self) {
+        let begun = Instant::now();
+        while begun.elapsed() < GONE {
+            tree::end_all();
+            self.reap();
+            if tree::descendants().is_empty() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Bytes on disk below a folder. Links are not followed.
+fn bytes_in(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let (mut folders, mut bytes, mut files) = (vec![folder.to_path_buf()], 0u64, 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            }
+            bytes += metadata.blocks() * 512;
+            files += 1;
+            if files > MOST_FILES {
+                return u64::MAX;
+            }
+        }
+    }
+    bytes
+}
