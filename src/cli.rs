@@ -93,7 +93,7 @@ fn here(all: &[Entry]) -> Vec<Entry> {
     #[cfg_attr(not(feature = "scripts"), expect(unused_mut, reason = "scripts are added"))]
     let mut here = all.to_vec();
     #[cfg(feature = "scripts")]
-    here.push(crate::streaming::entry());
+    here.extend([crate::streaming::entry(), crate::python::entry()]);
     here
 }
 

@@ -52,6 +52,8 @@ pub mod cluster;
 #[cfg(feature = "scripts")]
 mod process;
 #[cfg(feature = "scripts")]
+mod python;
+#[cfg(feature = "scripts")]
 mod sandbox;
 #[cfg(feature = "scripts")]
 mod streaming;

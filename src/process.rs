@@ -14,8 +14,9 @@ pub(crate) mod supervisor;
 mod tree;
 pub(crate) mod words;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::sandbox::{Limits, Sandbox};
@@ -39,4 +40,21 @@ pub(crate) struct Command {
     pub(crate) patience: Option<Duration>,
     /// Whether an exit code other than zero is a failure.
     pub(crate) codes_count: bool,
+}
+
+/// What code gets of our own environment.
+pub(crate) fn inherited() -> BTreeMap<OsString, OsString> {
+    const NAMES: [&str; 9] = ["HOME", "USER", "LOGNAME", "SHELL", "TZ", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH"];
+    let kept = |name: &str| NAMES.contains(&name) || name.starts_with("LC_");
+    std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(kept)).collect()
+}
+
+/// The environment of a process that works in `folder`. Whatever `PATH` is, what is there is found first.
+pub(crate) fn with_path(folder: &Path, mut all: BTreeMap<OsString, OsString>) -> Vec<(OsString, OsString)> {
+    let rest = all.remove(&OsString::from("PATH")).unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    let mut path = OsString::from(folder);
+    path.push(":");
+    path.push(rest);
+    all.insert("PATH".into(), path);
+    all.into_iter().collect()
 }

@@ -8,7 +8,6 @@ mod aggregate;
 pub(crate) mod arguments;
 mod settings;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -16,11 +15,11 @@ use std::sync::{Arc, OnceLock};
 use gristmill_engine::error::Error;
 use gristmill_engine::job::{Job, MAX_PARTS, Observer};
 use gristmill_engine::registry::Entry;
-use gristmill_engine::runner::{Attempt, Counters, Failed, Input, Reduces, Runner, RunnerJob, Session, Stage, Text};
+use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage, Text};
 
-use crate::process::folder::{Files, Shipped, TMP};
-use crate::process::session::Process;
-use crate::process::{Command, words};
+use crate::process::folder::{self, Files, Shipped, TMP};
+use crate::process::session::{Attending, Process};
+use crate::process::{self, Command, words};
 use crate::sandbox::Limits;
 use crate::sandbox::flags::SandboxFlags;
 use aggregate::Aggregate;
@@ -118,7 +117,7 @@ fn job(flags: &Flags) -> Result<Box<dyn Job>, String> {
     if reduces.is_some_and(|n| n > MAX_PARTS) {
         return Err(format!("the number of reducers is 0 to {MAX_PARTS}"));
     }
-    let shipped = shipped(flags)?;
+    let shipped = folder::shipped(&flags.file, &flags.files)?;
     let code = |line: &str, flag: &str| Code::new(line, &shipped).map_err(|e| format!("{flag}: {e}"));
     let reducer = flags.reducer.as_deref().map(str::trim);
     let map_only = reduces == Some(0) || reducer == Some("NONE");
@@ -161,7 +160,7 @@ fn job(flags: &Flags) -> Result<Box<dyn Job>, String> {
             Some(_) => Reduces::Code,
         },
         runner: Box::new(scripts),
-        text,
+        shape: Shape::Text(text),
         parts: reduces.filter(|n| *n > 0),
         lazy: flags.lazy,
     }))
@@ -169,39 +168,6 @@ fn job(flags: &Flags) -> Result<Box<dyn Job>, String> {
 
 /// More attempts than anybody waits for.
 const MOST_ATTEMPTS: u64 = 100;
-
-/// The files to ship, each under a name of its own.
-fn shipped(flags: &Flags) -> Result<Vec<Shipped>, String> {
-    let mut all: Vec<Shipped> = Vec::new();
-    let named = flags.files.iter().map(|file| match file.rsplit_once('#') {
-        Some((path, name)) => (PathBuf::from(path.strip_prefix("file://").unwrap_or(path)), Some(name.to_string())),
-        None => (PathBuf::from(file.strip_prefix("file://").unwrap_or(file)), None),
-    });
-    for (path, name) in flags.file.iter().map(|path| (path.clone(), None)).chain(named) {
-        let own = || path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let name = name.or_else(own).unwrap_or_default();
-        if name.is_empty() || name.contains('/') || name == "." || name == ".." || name == TMP {
-            return Err(format!(
-                "'{}' cannot be shipped as '{name}': a name of its own is needed, without a folder",
-                path.display()
-            ));
-        }
-        if let Err(e) = std::fs::metadata(&path) {
-            return Err(format!("cannot ship {}: {e}", path.display()));
-        }
-        match all.iter().find(|other| other.name == name) {
-            Some(other) if other.path == path => {}
-            Some(other) => {
-                let (one, two) = (other.path.display(), path.display());
-                return Err(format!(
-                    "{one} and {two} would both be called {name}; give one another name: -files {two}#NAME"
-                ));
-            }
-            None => all.push(Shipped { name, path }),
-        }
-    }
-    Ok(all)
-}
 
 fn variables(cmdenv: &[String]) -> Result<Vec<(String, String)>, String> {
     let pair = |text: &String| match text.split_once('=') {
@@ -263,12 +229,6 @@ struct Here {
     limits: Limits,
 }
 
-/// What scripts get of our own environment.
-fn is_kept(name: &str) -> bool {
-    const NAMES: [&str; 9] = ["HOME", "USER", "LOGNAME", "SHELL", "TZ", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "PATH"];
-    NAMES.contains(&name) || name.starts_with("LC_")
-}
-
 impl Scripts {
     fn code(&self, stage: Stage) -> Option<&Code> {
         match stage {
@@ -296,8 +256,7 @@ impl Scripts {
     /// Later ones stand for earlier ones of the same name: ours, the settings, what is known of the attempt, and what the user
     /// asked for.
     fn environment(&self, attempt: &Attempt<'_>, folder: &Path) -> Vec<(OsString, OsString)> {
-        let mut all: BTreeMap<OsString, OsString> =
-            std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_kept)).collect();
+        let mut all = process::inherited();
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
         let mut set = |name: &str, value: &str| {
             // No variable can hold one.
@@ -311,13 +270,7 @@ impl Scripts {
         }
         all.insert("TMPDIR".into(), folder.join(TMP).into());
         all.extend(self.environment.iter().map(|(name, value)| (name.into(), value.into())));
-        // Whatever PATH is, the scripts are found first.
-        let mut path = OsString::from(folder);
-        let rest = all.get(&OsString::from("PATH")).cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-        path.push(":");
-        path.push(rest);
-        all.insert("PATH".into(), path);
-        all.into_iter().collect()
+        process::with_path(folder, all)
     }
 
     /// What is known of an attempt, under the names of both generations.
@@ -381,8 +334,8 @@ impl Runner for Scripts {
         let command = self.command(words, attempt, here, folder.path());
         // Others of a task say much the same; the last one's words are in the error.
         let observer = if attempt.number == 0 { attempt.observer } else { &() };
-        let process = Process::begin(&command, attempt.to_string(), observer)?;
-        Ok(Box::new(InFolder { process, _folder: folder }))
+        let process = Process::begin(&command)?;
+        Ok(Box::new(Attending { process, _folder: folder, name: attempt.to_string(), observer }))
     }
 
     fn keep(&self, attempt: &Attempt<'_>, input: &mut Input<'_>) -> Option<String> {
@@ -392,23 +345,5 @@ impl Runner for Scripts {
         let command = self.command(words, attempt, here, folder.path());
         let kept = here.files.keep(&command, input).ok()?;
         Some(format!("sh {}", kept.display()))
-    }
-}
-
-/// A process with its folder, which goes after it.
-struct InFolder<'p> {
-    process: Process<'p>,
-    _folder: tempfile::TempDir,
-}
-
-impl Session for InFolder<'_> {
-    fn exchange(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Failed> {
-        self.process.exchange(input, out)
-    }
-    fn finish(&mut self, out: &mut Vec<u8>) -> Result<Option<Counters>, Failed> {
-        self.process.finish(out)
-    }
-    fn unread(&self) -> u64 {
-        self.process.unread()
     }
 }

@@ -1,14 +1,14 @@
-//! Jobs whose map, combine and reduce are user code outside of the engine: scripts as processes, later functions of other
+//! Jobs whose map, combine and reduce are user code outside of the engine: scripts as processes, functions of other
 //! languages.
 //!
-//! The engine knows such code as a [`Runner`], which begins a [`Session`] for each attempt at a task: lines in, lines out,
-//! whichever goes. [`RunnerJob`] is the [`Job`](crate::job::Job) over it. On the way of a job, in this order:
+//! The engine knows such code as a [`Runner`], which begins a [`Session`] for each attempt at a task: bytes in, bytes out,
+//! whichever goes. Whether these are lines or records of bytes is the job's [`Shape`]. [`RunnerJob`] is the [`Job`](crate::job::Job) over it. On the way of a job, in this order:
 //!
-//! 1. `feed`: a task is a split of one input; its lines go through a mapper, and through a combiner once they are sorted.
+//! 1. `feed`: a task is a split of one input; its records go through a mapper, and through a combiner once they are sorted.
 //!    Only what an attempt wrote that succeeded is passed on.
 //! 2. `text`: lines are divided into keys and values, brought together by the data plane that all jobs share, in parts and
-//!    in an order that `keys` knows of, and put together again.
-//! 3. `job`: each part's lines go through a reducer and into the output.
+//!    in an order that `keys` knows of, and put together again. Records of bytes (`packed`) have a key and a value already.
+//! 3. `job`: each part's pairs go through a reducer and into the output.
 //!
 //! `attempt` is what all stages share: trying again, counters that count once, and the error that says what failed where.
 //! Left to the [`Runner`]: processes, time limits, what code may do, and what it says on standard error.
@@ -17,6 +17,7 @@ mod attempt;
 mod feed;
 mod job;
 mod keys;
+pub mod packed;
 mod spool;
 mod text;
 
@@ -27,8 +28,9 @@ use std::path::Path;
 
 pub use job::{Reduces, RunnerJob};
 pub use keys::{Comparator, KeySpec, Partition};
-pub use text::{Between, Fed, Fields, Text, Written};
+pub use text::{Between, Fed, Fields, Shape, Text, Written};
 
+use crate::app::Format;
 use crate::error::Error;
 use crate::job::Observer;
 
@@ -75,6 +77,9 @@ pub struct Attempt<'a> {
     pub number: u32,
     /// What is mapped.
     pub split: Option<SplitOf<'a>>,
+    /// What records of the input are. Mappers of text are given lines. Others are given lines as the input has them, or each
+    /// record of another format behind its length in 32 bits, little-endian.
+    pub format: Format,
     /// Map tasks of the job.
     pub maps: u32,
     /// Parts of the job; 0 when it only maps.

@@ -14,6 +14,9 @@ use super::Command;
 /// The folder for temporary files within that of an attempt.
 pub(crate) const TMP: &str = ".tmp";
 
+/// Names within the folder of an attempt or of what was shipped that are ours.
+const RESERVED: [&str; 3] = [TMP, ".harness.py", ".wheels"];
+
 /// The folder for what was shipped within that of the job.
 const SHIPPED: &str = "files";
 
@@ -27,6 +30,42 @@ pub(crate) struct Shipped {
     pub(crate) name: String,
     /// Where it is.
     pub(crate) path: PathBuf,
+}
+
+/// The files to ship, each under a name of its own.
+///
+/// # Errors
+/// When one is not there, or two would have the same name.
+pub(crate) fn shipped(plain: &[PathBuf], named: &[String]) -> Result<Vec<Shipped>, String> {
+    let mut all: Vec<Shipped> = Vec::new();
+    let named = named.iter().map(|file| match file.rsplit_once('#') {
+        Some((path, name)) => (PathBuf::from(path.strip_prefix("file://").unwrap_or(path)), Some(name.to_string())),
+        None => (PathBuf::from(file.strip_prefix("file://").unwrap_or(file)), None),
+    });
+    for (path, name) in plain.iter().map(|path| (path.clone(), None)).chain(named) {
+        let own = || path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = name.or_else(own).unwrap_or_default();
+        if name.is_empty() || name.contains('/') || name == "." || name == ".." || RESERVED.contains(&name.as_str()) {
+            return Err(format!(
+                "'{}' cannot be shipped as '{name}': a name of its own is needed, without a folder",
+                path.display()
+            ));
+        }
+        if let Err(e) = std::fs::metadata(&path) {
+            return Err(format!("cannot ship {}: {e}", path.display()));
+        }
+        match all.iter().find(|other| other.name == name) {
+            Some(other) if other.path == path => {}
+            Some(other) => {
+                let (one, two) = (other.path.display(), path.display());
+                return Err(format!(
+                    "{one} and {two} would both be called {name}; give one another name: -files {two}#NAME"
+                ));
+            }
+            None => all.push(Shipped { name, path }),
+        }
+    }
+    Ok(all)
 }
 
 /// The files of a job. Gone when dropped.
@@ -61,7 +100,8 @@ impl Files {
         Ok(Self { folder, names, keep: parent.into() })
     }
 
-    fn shipped(&self) -> PathBuf {
+    /// The folder with what was shipped.
+    pub(crate) fn shipped(&self) -> PathBuf {
         self.folder.path().join(SHIPPED)
     }
 
@@ -92,16 +132,10 @@ impl Files {
         input(&mut to)?;
         to.flush().map_err(written)?;
         let copy = || {
+            copy_all(&self.shipped(), &files)?;
             fs::create_dir_all(files.join(TMP))?;
-            for name in &self.names {
-                let from = self.shipped().join(name);
-                match fs::symlink_metadata(&from)?.is_symlink() {
-                    true => symlink(fs::read_link(from)?, files.join(name))?,
-                    false => fs::copy(from, files.join(name)).map(drop)?,
-                }
-            }
             let script = folder.path().join("run.sh");
-            fs::write(&script, run_again(command, &files))?;
+            fs::write(&script, run_again(command, &self.shipped(), &files))?;
             fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
         };
         copy().map_err(written)?;
@@ -126,17 +160,33 @@ impl Write for Bounded {
     }
 }
 
-/// The script that does an attempt again.
-fn run_again(command: &Command, files: &Path) -> String {
+/// Copies a folder that is ours; links in it stay links.
+fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let (entry, kind) = entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind)))?;
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        match kind {
+            kind if kind.is_symlink() => symlink(fs::read_link(path)?, to)?,
+            kind if kind.is_dir() => copy_all(&path, &to)?,
+            _ => fs::copy(path, to).map(drop)?,
+        }
+    }
+    Ok(())
+}
+
+/// The script that does an attempt again, with what was `shipped` in `files`.
+fn run_again(command: &Command, shipped: &Path, files: &Path) -> String {
     let quoted = |text: &str| shlex::try_quote(text).map_or_else(|_| "''".into(), |quoted| quoted.into_owned());
-    let moved = |text: String| text.replace(&*command.folder.to_string_lossy(), &files.to_string_lossy());
+    let [folder, shipped, files] = [&command.folder, shipped, files].map(|path| path.to_string_lossy());
+    let moved = |text: String| text.replace(&*folder, &files).replace(&*shipped, &files);
     let mut text = "#!/bin/sh\n# Does a task again that failed, over the same input.\ncd \"$(dirname \"$0\")/files\" || exit 1\nexec env -i".to_string();
     for (name, value) in &command.environment {
         let pair = format!("{}={}", name.to_string_lossy(), moved(value.to_string_lossy().into_owned()));
         text += &format!(" \\\n  {}", quoted(&pair));
     }
     for word in &command.words {
-        text += &format!(" \\\n  {}", quoted(word));
+        text += &format!(" \\\n  {}", quoted(&moved(word.clone())));
     }
     text + " < ../input\n"
 }

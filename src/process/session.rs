@@ -32,7 +32,7 @@ const LINGER: Duration = Duration::from_secs(5);
 const END: Duration = Duration::from_secs(10);
 
 /// A process that was begun.
-pub(crate) struct Process<'p> {
+pub(crate) struct Process {
     supervisor: Child,
     /// Becomes readable when the supervisor has ended.
     ended: OwnedFd,
@@ -46,8 +46,8 @@ pub(crate) struct Process<'p> {
     error: Option<OwnedFd>,
     unread: u64,
     said: Said,
-    name: String,
-    observer: &'p dyn Observer,
+    /// Lines for people that nobody has taken yet.
+    shown: Vec<String>,
     patience: Option<Duration>,
     codes_count: bool,
     /// When it last did anything, later by the time in which nobody asked it to.
@@ -61,9 +61,9 @@ pub(crate) struct Process<'p> {
     buffer: Vec<u8>,
 }
 
-impl<'p> Process<'p> {
-    /// Begins a process; `name` is what its words are shown under.
-    pub(crate) fn begin(command: &Command, name: String, observer: &'p dyn Observer) -> Result<Self, Failed> {
+impl Process {
+    /// Begins a process.
+    pub(crate) fn begin(command: &Command) -> Result<Self, Failed> {
         let program = command.words.first().ok_or_else(|| failed("its command is empty"))?;
         let plan = Plan {
             words: command.words.clone(),
@@ -110,8 +110,7 @@ impl<'p> Process<'p> {
             error,
             unread: 0,
             said: Said::new(&command.prefix),
-            name,
-            observer,
+            shown: Vec::new(),
             patience: command.patience,
             codes_count: command.codes_count,
             active: Instant::now(),
@@ -206,14 +205,14 @@ impl<'p> Process<'p> {
 
     fn hear(&mut self) -> Result<(), Failed> {
         let Some(pipe) = &self.error else { return Ok(()) };
-        let (name, observer) = (&self.name, self.observer);
+        let shown = &mut self.shown;
         match rustix::io::read(pipe, &mut self.buffer[..]) {
             Ok(0) => {
                 self.error = None;
-                self.said.end(&mut |line| observer.log(name, line));
+                self.said.end(&mut |line| shown.push(line.into()));
             }
             Ok(n) => {
-                self.said.hear(&self.buffer[..n], &mut |line| observer.log(name, line));
+                self.said.hear(&self.buffer[..n], &mut |line| shown.push(line.into()));
                 self.active = Instant::now();
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -283,13 +282,13 @@ impl<'p> Process<'p> {
     /// A failure with the process's last words.
     fn failure(&mut self, what: String) -> Failed {
         self.kill();
-        let (name, observer) = (&self.name, self.observer);
+        let shown = &mut self.shown;
         while let Some(pipe) = &self.error
             && let Ok(n @ 1..) = rustix::io::read(pipe, &mut self.buffer[..])
         {
-            self.said.hear(&self.buffer[..n], &mut |line| observer.log(name, line));
+            self.said.hear(&self.buffer[..n], &mut |line| shown.push(line.into()));
         }
-        self.said.end(&mut |line| observer.log(name, line));
+        self.said.end(&mut |line| shown.push(line.into()));
         let status = self.said.status.take().map_or(String::new(), |status| format!(" (its last status: {status})"));
         let words: Vec<String> = self.said.words.drain(..).collect();
         let advice = if self.confined && words.iter().any(|line| is_refusal(line)) { ADVICE } else { "" };
@@ -307,6 +306,51 @@ impl<'p> Process<'p> {
         }
     }
 
+    /// Lines for people that came since this was last asked.
+    pub(crate) fn shown(&mut self) -> std::vec::Drain<'_, String> {
+        self.shown.drain(..)
+    }
+
+    /// Whether the code has ended well.
+    ///
+    /// # Errors
+    /// When it has ended otherwise.
+    pub(crate) fn has_ended(&mut self) -> Result<bool, Failed> {
+        match self.look()? {
+            Some(end) => self.outcome(end).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Takes what is left of what it wrote, without waiting.
+    pub(crate) fn drain(&mut self, out: &mut Vec<u8>) {
+        let mut before = usize::MAX;
+        while self.output.is_some() && before != out.len() {
+            before = out.len();
+            if self.take(out).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Another attempt begins: what was said before is no part of it, and time in which nothing was to be done does not count.
+    pub(crate) fn begin_attempt(&mut self) {
+        self.said.forget();
+        (self.active, self.left) = (Instant::now(), None);
+    }
+
+    /// What the code counted since the attempt began, by its standard error.
+    pub(crate) fn counters(&mut self) -> Counters {
+        std::mem::take(&mut self.said.counters)
+    }
+
+    /// A failure that the code told of, with `words` after its own.
+    pub(crate) fn failed(&mut self, what: String, words: Vec<String>) -> Failed {
+        let mut failed = self.failure(what);
+        failed.words.extend(words);
+        failed
+    }
+
     /// Ends the process and all that came of it.
     fn kill(&mut self) {
         if !self.is_over(Duration::ZERO) {
@@ -319,15 +363,17 @@ impl<'p> Process<'p> {
     }
 }
 
-impl Session for Process<'_> {
-    fn exchange(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Failed> {
+impl Process {
+    /// As [`Session::exchange`].
+    pub(crate) fn exchange(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Failed> {
         self.enter();
         let taken = self.step(input, out)?;
         self.left = Some(Instant::now());
         Ok(taken)
     }
 
-    fn finish(&mut self, out: &mut Vec<u8>) -> Result<Option<Counters>, Failed> {
+    /// As [`Session::finish`].
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> Result<Option<Counters>, Failed> {
         self.enter();
         let mut end = self.look()?;
         if let Some(pipe) = self.input.take() {
@@ -352,7 +398,8 @@ impl Session for Process<'_> {
         Ok(None)
     }
 
-    fn unread(&self) -> u64 {
+    /// As [`Session::unread`].
+    pub(crate) fn unread(&self) -> u64 {
         match &self.input {
             Some(pipe) => rustix::io::ioctl_fionread(pipe).unwrap_or(self.unread),
             None => self.unread,
@@ -360,7 +407,36 @@ impl Session for Process<'_> {
     }
 }
 
-impl Drop for Process<'_> {
+/// A process at one attempt, whose words are told as they come. Its folder goes after it.
+pub(crate) struct Attending<'a> {
+    pub(crate) process: Process,
+    pub(crate) _folder: tempfile::TempDir,
+    /// What its words are told under, and whom.
+    pub(crate) name: String,
+    pub(crate) observer: &'a dyn Observer,
+}
+
+impl Attending<'_> {
+    fn attend<T>(&mut self, step: impl FnOnce(&mut Process) -> T) -> T {
+        let done = step(&mut self.process);
+        self.process.shown.drain(..).for_each(|line| self.observer.log(&self.name, &line));
+        done
+    }
+}
+
+impl Session for Attending<'_> {
+    fn exchange(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Failed> {
+        self.attend(|process| process.exchange(input, out))
+    }
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<Option<Counters>, Failed> {
+        self.attend(|process| process.finish(out))
+    }
+    fn unread(&self) -> u64 {
+        self.process.unread()
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         let _ = self.supervisor.wait();

@@ -39,6 +39,11 @@ impl Said {
         }
     }
 
+    /// Begins anew.
+    pub(crate) fn forget(&mut self) {
+        *self = Self::new(&std::mem::take(&mut self.prefix));
+    }
+
     /// Hears bytes; `show` is called with lines that are for people.
     pub(crate) fn hear(&mut self, bytes: &[u8], show: &mut dyn FnMut(&str)) {
         for piece in bytes.split_inclusive(|b| *b == b'\n' || *b == b'\r') {

@@ -24,6 +24,8 @@ mod outputs;
 #[cfg(feature = "cluster")]
 mod process;
 mod program;
+#[cfg(feature = "scripts")]
+mod python;
 #[cfg(feature = "cluster")]
 mod raft;
 #[cfg(feature = "objects")]

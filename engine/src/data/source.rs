@@ -203,7 +203,8 @@ impl Sources {
     pub(crate) fn splits(&self, most: u64) -> Vec<Split> {
         let mut all = Vec::new();
         for (i, input) in self.inputs.iter().enumerate() {
-            let most = if is_stream(input) { u64::MAX } else { most.max(SMALL) };
+            let whole = is_stream(input) || self.format == Format::Whole;
+            let most = if whole { u64::MAX } else { most.max(SMALL) };
             let mut start = 0u64;
             loop {
                 let end = input.len.min(start.saturating_add(most));

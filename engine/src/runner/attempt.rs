@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::text::LONGEST_LINE;
+use super::text::{LONGEST_LINE, Shape};
 use super::{Attempt, Counters, Failed, Runner, Session};
 use crate::error::{CodeFailed, Error};
 use crate::job::Context;
@@ -32,8 +32,8 @@ pub(crate) struct Work<'w> {
     /// The job has failed elsewhere.
     halt: &'w AtomicBool,
     out: Vec<u8>,
-    /// Bytes of a line whose end was not written yet.
-    line: usize,
+    /// Bytes of a line whose end was not written yet; `None` for what is no text.
+    line: Option<usize>,
     given: u64,
 }
 
@@ -45,9 +45,11 @@ impl<'w> Work<'w> {
         runner: &'w dyn Runner,
         attempt: &Attempt<'w>,
         (context, halt): (&'w Context<'w>, &'w AtomicBool),
+        shape: &Shape,
     ) -> Result<Self, Trouble> {
         let session = runner.begin(attempt).map_err(Trouble::Code)?;
-        Ok(Self { session, context, halt, out: Vec::new(), line: 0, given: 0 })
+        let line = matches!(shape, Shape::Text(_)).then_some(0);
+        Ok(Self { session, context, halt, out: Vec::new(), line, given: 0 })
     }
 
     fn stopped(&self) -> Result<(), Error> {
@@ -57,11 +59,13 @@ impl<'w> Work<'w> {
 
     fn hand_on(&mut self, least: usize, take: &mut Take<'_>) -> Result<(), Trouble> {
         if self.out.len() >= least {
-            self.line = match memchr::memrchr(b'\n', &self.out) {
-                Some(last) => self.out.len() - last - 1,
-                None => self.line + self.out.len(),
-            };
-            if self.line > LONGEST_LINE {
+            if let Some(line) = &mut self.line {
+                *line = match memchr::memrchr(b'\n', &self.out) {
+                    Some(last) => self.out.len() - last - 1,
+                    None => *line + self.out.len(),
+                };
+            }
+            if self.line > Some(LONGEST_LINE) {
                 let what = format!("it wrote a line of more than {} MiB", LONGEST_LINE >> 20);
                 return Err(Trouble::Code(Failed { what, words: Vec::new() }));
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::attempt::{Trouble, Work, until_done};
 use super::spool::Spool;
-use super::text::{Fed, Fields, Pairs, Text, Then, lines};
+use super::text::{Fed, Fields, Pairs, Shape, Text, Then, lines};
 use super::{Attempt, Counters, Runner, SplitOf, Stage};
 use crate::data::chunk::{Chunk, Format};
 use crate::data::feed::Feed;
@@ -30,7 +30,7 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<'f> {
     pub(crate) runner: &'f dyn Runner,
-    pub(crate) text: &'f Arc<Text>,
+    pub(crate) shape: &'f Shape,
     pub(crate) scratch: &'f Arc<dyn Scratch>,
     pub(crate) options: &'f Options,
     pub(crate) context: &'f Context<'f>,
@@ -49,7 +49,16 @@ pub(crate) struct Shared<'f> {
 impl<'f> Shared<'f> {
     pub(crate) fn attempt(&self, stage: Stage, task: u32, split: Option<SplitOf<'f>>) -> Attempt<'f> {
         let Self { maps, reduces, .. } = *self;
-        Attempt { stage, task, number: 0, split, maps, reduces, observer: self.context.observer }
+        let format = self.format();
+        Attempt { stage, task, number: 0, split, format, maps, reduces, observer: self.context.observer }
+    }
+
+    /// What records of the input are.
+    pub(crate) fn format(&self) -> Format {
+        match self.shape {
+            Shape::Text(_) => Format::Lines,
+            Shape::Packed => self.options.format.unwrap_or_default(),
+        }
     }
 
     pub(crate) fn spool(&self) -> Spool {
@@ -69,7 +78,7 @@ impl<'f> Shared<'f> {
         let mut written = self.spool();
         let once = |attempt: &Attempt<'f>, place: &mut String| {
             written.clear();
-            let mut work = Work::begin(self.runner, attempt, (self.context, self.halt))?;
+            let mut work = Work::begin(self.runner, attempt, (self.context, self.halt), self.shape)?;
             let mut failed = None;
             let fed = input.blocks(|block| {
                 let given = work.give(block, &mut |bytes| written.write(bytes));
@@ -77,9 +86,12 @@ impl<'f> Shared<'f> {
             });
             let done = settled(fed, failed).and_then(|()| work.finish(&mut |bytes| written.write(bytes)));
             if done.is_err() {
-                let key = self.key_before(input, work.read())?;
-                let key = key.map_or(String::new(), |key| format!(" (last key: {key})"));
-                *place = format!(" after {} of {} bytes of its input{key}", work.read(), input.len());
+                // Of other shapes the code itself says where it was.
+                if let Shape::Text(text) = self.shape {
+                    let key = key_before(input, text, work.read())?;
+                    let key = key.map_or(String::new(), |key| format!(" (last key: {key})"));
+                    *place = format!(" after {} of {} bytes of its input{key}", work.read(), input.len());
+                }
             }
             done
         };
@@ -90,24 +102,22 @@ impl<'f> Shared<'f> {
     }
 }
 
-impl Shared<'_> {
-    /// The key of the line of a reducer's input that ends before `offset` or has it within, fit for a message.
-    fn key_before(&self, input: &Spool, offset: u64) -> Result<Option<String>, Error> {
-        let fields = Fields { separator: self.text.between.0.clone(), keys: self.text.mapped.keys };
-        let (mut at, mut found) = (0, None);
-        input.lines(|block| {
-            let end = at + block.len() as u64;
-            if found.is_none() && (at + 1..=end).contains(&offset) {
-                let before = &block[..(offset - at) as usize - 1];
-                let line = &block[memchr::memrchr(b'\n', before).map_or(0, |last| last + 1)..];
-                let line = &line[..memchr::memchr(b'\n', line).unwrap_or(line.len())];
-                found = Some(excerpt(fields.split(line).0));
-            }
-            at = end;
-            Ok(())
-        })?;
-        Ok(found)
-    }
+/// The key of the line of a reducer's input that ends before `offset` or has it within, fit for a message.
+fn key_before(input: &Spool, text: &Text, offset: u64) -> Result<Option<String>, Error> {
+    let fields = Fields { separator: text.between.0.clone(), keys: text.mapped.keys };
+    let (mut at, mut found) = (0, None);
+    input.lines(|block| {
+        let end = at + block.len() as u64;
+        if found.is_none() && (at + 1..=end).contains(&offset) {
+            let before = &block[..(offset - at) as usize - 1];
+            let line = &block[memchr::memrchr(b'\n', before).map_or(0, |last| last + 1)..];
+            let line = &line[..memchr::memchr(b'\n', line).unwrap_or(line.len())];
+            found = Some(excerpt(fields.split(line).0));
+        }
+        at = end;
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Puts trouble with the code aside, with an error in its place that ends the reading of input.
@@ -166,7 +176,7 @@ impl<'f> Mapped<'f> {
         let again = std::cell::RefCell::new(Loader::default());
         let once = |attempt: &Attempt<'f>, place: &mut String| {
             written.clear();
-            let mut work = Work::begin(shared.runner, attempt, (shared.context, shared.halt))?;
+            let mut work = Work::begin(shared.runner, attempt, (shared.context, shared.halt), shared.shape)?;
             let (mut failed, mut base) = (None, (split.start, 0));
             let read = self.lines(split, loader, &mut |offset, bytes| {
                 base = (offset, work.given());
@@ -203,26 +213,17 @@ impl<'f> Mapped<'f> {
             {
                 (bytes, offset) = (rest, MARK.len() as u64);
             }
-            match &self.shared.text.fed {
-                Fed::Lines if memchr::memchr(b'\r', bytes).is_none() => {
-                    take(offset, bytes)?;
-                    // The last line of a file need not have an end; what a script reads has.
-                    let end = offset + bytes.len() as u64;
-                    if bytes.last().is_some_and(|b| *b != b'\n') { take(end, b"\n") } else { Ok(()) }
-                }
-                fed => {
-                    let mut taken = Ok(());
-                    lines(bytes, |line| {
-                        fed.line(line, &mut made);
-                        if made.len() >= BLOCK {
-                            taken = std::mem::replace(&mut taken, Ok(())).and_then(|()| take(offset, &made));
-                            made.clear();
-                        }
-                    });
-                    taken?;
-                    take(offset, &made)?;
-                    made.clear();
-                    Ok(())
+            match &self.shared.shape {
+                Shape::Text(text) => fed_text(&text.fed, bytes, offset, &mut made, take),
+                Shape::Packed if self.shared.format() == Format::Lines => take(offset, bytes),
+                Shape::Packed => {
+                    let chunk = Chunk::new_with(bytes, self.shared.format(), 0, "", Isa::best());
+                    chunk.records().try_for_each(|record| {
+                        made.clear();
+                        made.extend_from_slice(&(record.len() as u32).to_le_bytes());
+                        made.extend_from_slice(record);
+                        take(offset + (record.as_ptr() as usize - bytes.as_ptr() as usize) as u64, &made)
+                    })
                 }
             }
         })
@@ -231,13 +232,15 @@ impl<'f> Mapped<'f> {
     /// Sends what a mapper wrote through a combiner, in the order of parts and keys.
     fn combined(&self, task: u32, written: Spool) -> Result<Spool, Error> {
         let shared = &self.shared;
+        // Code of other shapes combines what it mapped by itself.
+        let Shape::Text(text) = shared.shape else { return Ok(written) };
         if !shared.runner.has(Stage::Combine) || shared.reduces == 0 || written.len() == 0 {
             return Ok(written);
         }
         let sorted = Arc::new(Mutex::new(Ok(shared.spool())));
         let feed = Lone { written: &written, names: &self.sources.names, format: Format::Lines };
-        let then = Then::Script(shared.text.between.0.clone());
-        let app = Pairs::new(shared.text.clone(), shared.text.mapped.clone(), then, shared.reduces);
+        let then = Then::Script(text.between.0.clone());
+        let app = Pairs::of_text(text.clone(), text.mapped.clone(), then, shared.reduces);
         let options = Options { memory: (shared.memory as u64).max(crate::job::MIN_MEMORY), ..shared.options.clone() };
         let context = Context { exec: &Inline, observer: &(), stop: shared.context.stop };
         // One part: the number of the real one stands before each key, so that all are in order.
@@ -253,6 +256,28 @@ impl<'f> Mapped<'f> {
         let of = SplitOf { name, start: split.start, len: split.end - split.start };
         shared.through(shared.attempt(Stage::Combine, task, Some(of)), &sorted)
     }
+}
+
+/// Gives the lines of a chunk that begins at `offset`, as mappers of text read them.
+fn fed_text(fed: &Fed, bytes: &[u8], offset: u64, made: &mut Vec<u8>, take: &mut TakeAt<'_>) -> Result<(), Error> {
+    if *fed == Fed::Lines && memchr::memchr(b'\r', bytes).is_none() {
+        take(offset, bytes)?;
+        // The last line of a file need not have an end; what a script reads has.
+        let end = offset + bytes.len() as u64;
+        return if bytes.last().is_some_and(|b| *b != b'\n') { take(end, b"\n") } else { Ok(()) };
+    }
+    let mut taken = Ok(());
+    lines(bytes, |line| {
+        fed.line(line, made);
+        if made.len() >= BLOCK {
+            taken = std::mem::replace(&mut taken, Ok(())).and_then(|()| take(offset, made));
+            made.clear();
+        }
+    });
+    taken?;
+    take(offset, made)?;
+    made.clear();
+    Ok(())
 }
 
 impl Fed {
@@ -325,7 +350,8 @@ impl Feed for Mapped<'_> {
         let written = self.map(task, loader).and_then(|written| self.combined(task, written));
         let written = written.inspect_err(|_| self.shared.halt.store(true, Ordering::Relaxed))?;
         let input = self.splits[task as usize].input;
-        written.lines(|bytes| visit(&chunk_of(bytes, input, &self.sources.names[input as usize])))?;
+        written
+            .records(self.shared.shape, |bytes| visit(&chunk_of(bytes, input, &self.sources.names[input as usize])))?;
         Ok(written.len())
     }
 

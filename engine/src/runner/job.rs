@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::feed::{Kept, Mapped, Shared};
 use super::spool::Spool;
-use super::text::{Fields, Pairs, Text, Then, lines};
+use super::text::{Fields, Pairs, Shape, Text, Then, lines};
 use super::{Runner, Stage};
 use crate::app::{Format, Shuffle};
 use crate::data::commit::{Manifest, PartEntry, Pending, leftover, part_name};
@@ -41,8 +41,8 @@ pub enum Reduces {
 pub struct RunnerJob {
     /// Runs the code.
     pub runner: Box<dyn Runner>,
-    /// How lines are taken apart and written.
-    pub text: Arc<Text>,
+    /// What it reads and writes.
+    pub shape: Shape,
     /// What happens to what mappers wrote.
     pub reduces: Reduces,
     /// Number of parts, where the job says; the options' otherwise, and then one.
@@ -56,15 +56,19 @@ impl RunnerJob {
         self.parts.or(options.reducers).unwrap_or(1)
     }
 
+    fn format(&self, options: &Options) -> Format {
+        options.format.unwrap_or_default()
+    }
+
     fn check(&self, options: &Options) -> Result<(), Error> {
         let fail = |m: String| Err(Error::Usage(m));
         let parts = self.parts(options);
         match options.format {
-            Some(format) if format != Format::Lines => {
+            Some(format) if format != Format::Lines && matches!(self.shape, Shape::Text(_)) => {
                 fail(format!("scripts read lines, not records of format {format}"))
             }
             _ if options.skip_bad_records > 0 => {
-                fail("scripts call no record bad; leave --skip-bad-records out".into())
+                fail("user code calls no record bad; leave --skip-bad-records out".into())
             }
             _ if parts == 0 || parts > MAX_PARTS => {
                 fail(format!("the number of reducers is 1 to {MAX_PARTS}, not {parts}"))
@@ -112,7 +116,7 @@ impl Observer for ButProgress<'_> {
 impl Job for RunnerJob {
     fn plan(&self, inputs: &[Input], options: &Options, threads: usize) -> Result<Plan, Error> {
         self.check(options)?;
-        let sources = Sources::new(inputs.to_vec(), Format::Lines, options.chunk, options.isa)?;
+        let sources = Sources::new(inputs.to_vec(), self.format(options), options.chunk, options.isa)?;
         let units = sources.splits(task_bytes(&sources)).len() as u64;
         Ok(Plan {
             inputs: inputs.len(),
@@ -120,7 +124,7 @@ impl Job for RunnerJob {
             streams: inputs.iter().filter(|i| !i.is_splittable()).count(),
             units,
             parts: if self.reduces == Reduces::None { units as u32 } else { self.parts(options) },
-            format: Format::Lines.to_string(),
+            format: self.format(options).to_string(),
             shuffle: shuffle_name(self.shuffle()).into(),
             memory: options.memory,
             threads,
@@ -137,7 +141,7 @@ impl Job for RunnerJob {
         context: &Context<'_>,
     ) -> Result<Report, Error> {
         self.check(options)?;
-        let mut sources = Sources::new(inputs, Format::Lines, options.chunk, options.isa)?;
+        let mut sources = Sources::new(inputs, self.format(options), options.chunk, options.isa)?;
         sources.release = sources.mapped_bytes() > options.memory / 4;
         let splits = sources.splits(task_bytes(&sources));
         let parts = match self.reduces {
@@ -162,7 +166,7 @@ impl Job for RunnerJob {
         let (halt, counters) = (AtomicBool::new(false), Mutex::default());
         let shared = Shared {
             runner: &*self.runner,
-            text: &self.text,
+            shape: &self.shape,
             scratch: &scratch,
             options,
             context,
@@ -253,24 +257,33 @@ impl Running<'_> {
     }
 
     fn map_only(&self) -> Result<Report, Error> {
-        let (feed, text) = (self.feed, self.shared.text);
+        let feed = self.feed;
+        let how = match self.shared.shape {
+            Shape::Text(text) => Lines::Of(&text.mapped, text),
+            Shape::Packed => Lines::Whole,
+        };
         self.shared.context.observer.phase(Phase::Map, crate::data::feed::Feed::known_bytes(feed));
         self.each(self.shared.maps as usize, |task| {
             let written = feed.map(task as u32, &mut Loader::default())?;
-            self.output.write(task, written, &Lines::Of(&text.mapped, text), self.shared.options)
+            self.output.write(task, written, &how, self.shared.options)
         })?;
         Ok(Report { inputs: crate::data::feed::Feed::names(feed).len() as u64, ..Report::default() })
     }
 
     fn map_and_reduce(&self, parts: u32) -> Result<Report, Error> {
-        let Shared { text, options, context, scratch, .. } = self.shared;
+        let Shared { shape, options, context, scratch, .. } = self.shared;
         let combines = self.shared.runner.has(Stage::Combine);
-        let fields = if combines { &text.reduced } else { &text.mapped };
-        let then = match self.job.reduces {
-            Reduces::Code => Then::Script(text.between.0.clone()),
-            _ => Then::Output(text.written.clone()),
+        let (app, how) = match shape {
+            Shape::Text(text) => {
+                let fields = if combines { &text.reduced } else { &text.mapped };
+                let then = match self.job.reduces {
+                    Reduces::Code => Then::Script(text.between.0.clone()),
+                    _ => Then::Output(text.written.clone()),
+                };
+                (Pairs::of_text(text.clone(), fields.clone(), then, parts), Lines::Of(&text.reduced, text))
+            }
+            Shape::Packed => (Pairs::packed(parts), Lines::Whole),
         };
-        let app = Pairs::new(text.clone(), fields.clone(), then, parts);
         // What attempts hold comes of the same memory.
         let lower = Options { memory: options.memory * if combines { 5 } else { 7 } / 8, ..options.clone() };
         let observer = ButProgress { observer: context.observer, maps: AtomicBool::new(true) };
@@ -297,7 +310,7 @@ impl Running<'_> {
                     // As Hadoop: a reducer without input runs, and what it writes is dropped.
                     written.clear();
                 }
-                self.output.write(part, written, &Lines::Of(&text.reduced, text), options)?;
+                self.output.write(part, written, &how, options)?;
             }
             context.observer.advance(1);
             Ok(())

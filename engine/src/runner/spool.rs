@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use super::text::Lines;
+use super::packed::Records;
+use super::text::{Lines, Shape};
 use crate::error::Error;
 use crate::scratch::{self, Scratch, Temporary};
 
@@ -70,6 +71,15 @@ impl Spool {
             at += n as u64;
         }
         Ok(())
+    }
+
+    /// Calls `f` with all bytes, in blocks of whole records.
+    pub(crate) fn records(&self, shape: &Shape, mut f: impl FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
+        if let Shape::Text(_) = shape {
+            return self.lines(f);
+        }
+        let mut records = Records::default();
+        self.blocks(|block| records.push(block, &mut f))
     }
 
     /// Calls `f` with all bytes, in blocks of whole lines.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::keys::{Comparator, Partition, find, part_before, width};
+use super::packed;
 use crate::app::{App, Bytes, Chunk, Emit, Output, Shuffle, Values};
 use crate::error::Error;
 
@@ -168,6 +169,15 @@ impl Lines {
     }
 }
 
+/// What code reads and writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Lines, which hold a key and a value.
+    Text(Arc<Text>),
+    /// Keys and values (see [`super::packed`]), and finished lines where they are the output.
+    Packed,
+}
+
 /// What becomes of a key and its values when they are together.
 pub(crate) enum Then {
     /// Lines for a script, with this between key and value.
@@ -176,8 +186,19 @@ pub(crate) enum Then {
     Output(Written),
 }
 
-/// The app that divides lines into pairs and brings their keys together.
-pub(crate) struct Pairs {
+/// The app that brings the keys of pairs together.
+pub(crate) enum Pairs {
+    /// Lines that are divided into pairs.
+    Text(TextPairs),
+    /// Packed ones, with the number of their part in so many bytes of the key.
+    Packed {
+        /// How many.
+        width: usize,
+    },
+}
+
+/// Lines as pairs.
+pub(crate) struct TextPairs {
     text: Arc<Text>,
     fields: Fields,
     then: Then,
@@ -187,10 +208,24 @@ pub(crate) struct Pairs {
 
 impl Pairs {
     /// Pairs of lines divided so, in `parts` parts.
-    pub(crate) fn new(text: Arc<Text>, fields: Fields, then: Then, parts: u32) -> Self {
-        Self { text, fields, then, parts, width: width(parts) }
+    pub(crate) fn of_text(text: Arc<Text>, fields: Fields, then: Then, parts: u32) -> Self {
+        Self::Text(TextPairs { text, fields, then, parts, width: width(parts) })
     }
 
+    /// Pairs of packed records, in `parts` parts.
+    pub(crate) fn packed(parts: u32) -> Self {
+        Self::Packed { width: width(parts) }
+    }
+
+    fn width(&self) -> usize {
+        match self {
+            Self::Text(text) => text.width,
+            Self::Packed { width } => *width,
+        }
+    }
+}
+
+impl TextPairs {
     /// Whether a key is given to the engine as it is.
     fn is_plain(&self) -> bool {
         self.text.comparator == Comparator::Bytes
@@ -227,6 +262,31 @@ impl App for Pairs {
     const PARTITIONS: bool = true;
 
     fn map<E: Emit<Bytes>>(&self, chunk: &Chunk<'_>, out: &mut E) {
+        match self {
+            Self::Text(text) => text.map(chunk, out),
+            Self::Packed { .. } => packed::each(chunk.bytes(), |key, value| out.emit(key, value)),
+        }
+    }
+
+    fn partition(&self, key: &[u8], _: u32) -> u32 {
+        part_before(key, self.width())
+    }
+
+    fn reduce<V: Values<Bytes>>(&self, key: &[u8], values: &mut V, out: &mut Output<'_>) {
+        match self {
+            Self::Text(text) => text.reduce(key, values, out),
+            Self::Packed { width } => {
+                let key = key.get(*width..).unwrap_or_default();
+                while let Some(value) = values.next() {
+                    out.framed(key, |buf| buf.extend_from_slice(value));
+                }
+            }
+        }
+    }
+}
+
+impl TextPairs {
+    fn map<E: Emit<Bytes>>(&self, chunk: &Chunk<'_>, out: &mut E) {
         let (mut made, mut carried) = (Vec::new(), Vec::new());
         let (plain, as_it_is) = (self.is_plain(), self.is_plain() && self.width == 0);
         lines(chunk.bytes(), |line| {
@@ -246,10 +306,6 @@ impl App for Pairs {
             carried.extend_from_slice(value);
             out.emit(&made, &carried);
         });
-    }
-
-    fn partition(&self, key: &[u8], _: u32) -> u32 {
-        part_before(key, self.width)
     }
 
     fn reduce<V: Values<Bytes>>(&self, key: &[u8], values: &mut V, out: &mut Output<'_>) {

@@ -1,0 +1,251 @@
+//! `run python`: a file with functions `map` and `reduce` as a job.
+//!
+//! Interpreters stay for the job, one for each thread ([`session`]), and run `harness.py`, which calls the functions. What is
+//! mapped and reduced crosses in batches ([`feeder`]), in Python's own format for plain values ([`marshal`]), which is only
+//! looked into as far as keys are concerned: [`key`] makes bytes of them that sort as they do. What interpreters may do is the
+//! sandbox's business, and how processes are fed that of `process`.
+
+mod feeder;
+mod key;
+mod marshal;
+mod session;
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use gristmill_engine::error::Error;
+use gristmill_engine::job::{Job, Observer};
+use gristmill_engine::registry::Entry;
+use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage};
+
+use crate::process::folder::{self, Files, Shipped, TMP};
+use crate::process::{self, Command};
+use crate::sandbox::Limits;
+use crate::sandbox::flags::SandboxFlags;
+use feeder::Feeder;
+use session::{Interpreter, Pool, Task};
+
+/// The app's name.
+pub(crate) const NAME: &str = "python";
+
+/// The program of interpreters.
+const HARNESS: &str = include_str!("python/harness.py");
+/// The folder with packages of wheels, within the job's files.
+const WHEELS: &str = ".wheels";
+
+/// Run the functions of a Python file
+///
+/// The file has map(key, value), which yields pairs, and perhaps reduce(key, values), combine(key, values), partition(key, parts) and
+/// setup(). The key of map is the input's name and its value a line. docs/python.md tells all of it.
+#[derive(clap::Args)]
+struct Flags {
+    /// The file with the functions
+    #[arg(id = "python.script", value_name = "SCRIPT.py")]
+    script: PathBuf,
+    /// The interpreter, 3.8 or newer
+    #[arg(long, value_name = "COMMAND", default_value = "python3")]
+    python: String,
+    /// A folder of wheels that the file imports from; nothing is fetched
+    #[arg(long, value_name = "DIR")]
+    requirements: Option<PathBuf>,
+    /// A file that the functions import or read, in their folder
+    #[arg(long, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    /// Files for the functions, with commas between; FILE#NAME gives one another name
+    #[arg(long, value_name = "FILES", value_delimiter = ',')]
+    files: Vec<String>,
+    /// Leave out the shuffle: what is mapped is the output
+    #[arg(long)]
+    map_only: bool,
+    /// How often a task may be tried
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
+    attempts: u32,
+    /// Seconds for which code may deal with no record before it is killed; 0 is for ever
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+    #[command(flatten)]
+    sandbox: SandboxFlags,
+}
+
+/// The app for the list of apps that run here.
+pub(crate) fn entry() -> Entry {
+    Entry::with::<Flags>(NAME, job).with_example("job.py books/ -o out/")
+}
+
+fn job(flags: Flags) -> Result<Box<dyn Job>, String> {
+    let name = flags.script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if !std::fs::metadata(&flags.script).map_err(|e| format!("cannot read {}: {e}", flags.script.display()))?.is_file()
+    {
+        return Err(format!("{} is not a file with functions", flags.script.display()));
+    }
+    let mut shipped = folder::shipped(&flags.file, &flags.files)?;
+    if !shipped.iter().any(|file| file.name == name) {
+        shipped.push(Shipped { name: name.clone(), path: flags.script.clone() });
+    }
+    let reduces = if flags.map_only { Reduces::None } else { Reduces::Code };
+    let functions = Functions { name, shipped, flags, here: OnceLock::new(), pool: Pool::default() };
+    Ok(Box::new(RunnerJob { runner: Box::new(functions), shape: Shape::Packed, reduces, parts: None, lazy: false }))
+}
+
+/// The functions of a job.
+struct Functions {
+    /// Of the file.
+    name: String,
+    shipped: Vec<Shipped>,
+    flags: Flags,
+    here: OnceLock<Here>,
+    pool: Pool,
+}
+
+/// What is known once a job begins.
+struct Here {
+    files: Files,
+    limits: Limits,
+}
+
+impl Functions {
+    /// An interpreter that works in a folder.
+    fn command(&self, here: &Here, folder: &Path) -> Command {
+        let files = here.files.shipped();
+        let mut environment = process::inherited();
+        environment.insert("TMPDIR".into(), folder.join(TMP).into());
+        // The same result whoever computes it: the order of sets depends on it.
+        environment.insert("PYTHONHASHSEED".into(), "0".into());
+        environment.insert("PYTHONDONTWRITEBYTECODE".into(), "1".into());
+        environment.insert("PYTHONUTF8".into(), "1".into());
+        let words: Vec<String> = [
+            self.flags.python.clone(),
+            session::harness(&files).to_string_lossy().into_owned(),
+            files.join(&self.name).to_string_lossy().into_owned(),
+        ]
+        .into();
+        let environment = process::with_path(folder, environment);
+        Command {
+            sandbox: self.flags.sandbox.sandbox(&words, &environment, folder, here.files.readable()),
+            limits: here.limits,
+            words,
+            environment,
+            folder: folder.into(),
+            prefix: "reporter:".into(),
+            patience: (self.flags.timeout > 0).then(|| std::time::Duration::from_secs(self.flags.timeout)),
+            codes_count: true,
+        }
+    }
+
+    /// A new interpreter.
+    fn interpreter(&self, here: &Here) -> Result<Interpreter, Failed> {
+        let failed = |what: String| Failed { what, words: Vec::new() };
+        let folder = here.files.attempt().map_err(|e| failed(format!("a folder for it cannot be made: {e}")))?;
+        Interpreter::begin(&self.command(here, folder.path()), folder)
+    }
+
+    /// Unpacks wheels, which are archives of packages, where the functions import from.
+    fn unpack(&self, wheels: &Path, here: &Here) -> Result<(), String> {
+        const UNPACK: &str =
+            "import sys,zipfile\nfor path in sys.argv[2:]: zipfile.ZipFile(path).extractall(sys.argv[1])";
+        let entries = std::fs::read_dir(wheels).map_err(|e| format!("cannot read {}: {e}", wheels.display()))?;
+        let mut all: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        all.retain(|path| path.extension().is_some_and(|extension| extension == "whl"));
+        all.sort();
+        if all.is_empty() {
+            return Err(format!("{} has no wheels (*.whl)", wheels.display()));
+        }
+        let target = here.files.shipped().join(WHEELS);
+        let mut command = std::process::Command::new(&self.flags.python);
+        command.args(["-I", "-c", UNPACK]).arg(target).args(all);
+        let done = command.output().map_err(|e| format!("'{}' cannot be begun: {e}", self.flags.python))?;
+        if done.status.success() {
+            return Ok(());
+        }
+        let words = String::from_utf8_lossy(&done.stderr);
+        Err(format!(
+            "the wheels of {} cannot be unpacked: {}",
+            wheels.display(),
+            words.lines().last().unwrap_or_default()
+        ))
+    }
+}
+
+impl Runner for Functions {
+    fn prepare(&self, folder: &Path, threads: usize, observer: &dyn Observer) -> Result<(), Error> {
+        if let Some(note) = self.flags.sandbox.check().map_err(Error::Usage)? {
+            observer.note(&note);
+        }
+        let files = Files::new(folder, &self.shipped).map_err(Error::Usage)?;
+        let path = session::harness(&files.shipped());
+        std::fs::write(&path, HARNESS).map_err(|source| Error::Write { action: "write", path, source })?;
+        let here = Here { files, limits: self.flags.sandbox.limits(threads) };
+        if let Some(wheels) = &self.flags.requirements {
+            self.unpack(wheels, &here).map_err(Error::Usage)?;
+        }
+        // What cannot be loaded is not tried again for each task.
+        let loaded = self.interpreter(&here).and_then(|mut interpreter| {
+            interpreter.loaded(observer)?;
+            Ok(interpreter)
+        });
+        match loaded {
+            Ok(interpreter) => self.pool.put(interpreter),
+            Err(Failed { what, words }) => {
+                words.iter().for_each(|line| observer.log(&self.name, line));
+                return Err(Error::Usage(format!("{} cannot be loaded: {what}", self.name)));
+            }
+        }
+        self.here.set(here).map_err(|_| Error::Usage("a job runs once".into()))
+    }
+
+    fn has(&self, stage: Stage) -> bool {
+        // The interpreter combines what it mapped.
+        stage != Stage::Combine
+    }
+
+    fn attempts(&self, _: Stage) -> u32 {
+        self.flags.attempts
+    }
+
+    fn begin<'r>(&'r self, attempt: &Attempt<'r>) -> Result<Box<dyn Session + 'r>, Failed> {
+        let failed = |what: &str| Failed { what: what.into(), words: Vec::new() };
+        let here = self.here.get().ok_or_else(|| failed("its files are not there"))?;
+        let interpreter = match self.pool.take() {
+            Some(interpreter) => interpreter,
+            None => self.interpreter(here)?,
+        };
+        // Others of a task say much the same; the last one's words are in the error.
+        let observer = if attempt.number == 0 { attempt.observer } else { &() };
+        Ok(Box::new(Task::new(&self.pool, interpreter, attempt, observer)))
+    }
+
+    fn keep(&self, attempt: &Attempt<'_>, input: &mut Input<'_>) -> Option<String> {
+        let here = self.here.get()?;
+        let folder = here.files.attempt().ok()?;
+        let mut command = self.command(here, folder.path());
+        command.environment.push(("GRISTMILL_AGAIN".into(), "1".into()));
+        // In the frames that an interpreter reads.
+        let mut frames = |to: &mut dyn std::io::Write| {
+            let mut feeder = Feeder::new(attempt);
+            input(&mut Framed { feeder: &mut feeder, to })?;
+            feeder.finish();
+            to.write_all(&feeder.frames).map_err(|source| Error::Write { action: "keep", path: "input".into(), source })
+        };
+        let kept = here.files.keep(&command, &mut frames).ok()?;
+        Some(format!("sh {}", kept.display()))
+    }
+}
+
+/// Writes what it is given as frames.
+struct Framed<'f> {
+    feeder: &'f mut Feeder,
+    to: &'f mut dyn std::io::Write,
+}
+
+impl std::io::Write for Framed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.feeder.push(bytes).map_err(std::io::Error::other)?;
+        self.to.write_all(&self.feeder.frames)?;
+        self.feeder.frames.clear();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
+    }
+}

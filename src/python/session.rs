@@ -1,0 +1,282 @@
+//! A task at an interpreter: frames of input to it, and what its frames say.
+
+use std::path::PathBuf;
+
+use gristmill_engine::job::Observer;
+use gristmill_engine::runner::packed::{pack, width};
+use gristmill_engine::runner::{Attempt, Counters, Failed, Session};
+use serde::Deserialize;
+
+use super::feeder::value::Values;
+use super::feeder::{Feeder, first};
+use super::key;
+use super::marshal::Reader;
+use crate::process::Command;
+use crate::process::session::Process;
+
+/// Bytes of frames that may wait for the interpreter to read them.
+const WAITING: usize = 2 << 20;
+/// The number of a part that says that the key's hash tells it.
+const BY_HASH: u32 = u32::MAX;
+
+/// A process with the functions of a job, which does one task after the other. Its folder goes after it.
+pub(super) struct Interpreter {
+    process: Process,
+    _folder: tempfile::TempDir,
+    /// What it wrote that is no whole frame yet.
+    inbox: Vec<u8>,
+}
+
+impl Interpreter {
+    /// Begins one; it has not loaded the functions yet.
+    pub(super) fn begin(command: &Command, folder: tempfile::TempDir) -> Result<Self, Failed> {
+        Ok(Self { process: Process::begin(command)?, _folder: folder, inbox: Vec::new() })
+    }
+
+    /// Waits for the functions to be loaded, if `stopped` does not say otherwise.
+    pub(super) fn loaded(&mut self, observer: &dyn Observer) -> Result<(), Failed> {
+        loop {
+            self.exchange(&[])?;
+            self.process.shown().for_each(|line| observer.log("setup", &line));
+            if let Some(frame) = first(&self.inbox).map_err(failed)? {
+                let told = (frame.kind == b'X').then(|| frame.payload.to_vec());
+                let len = frame.len;
+                self.inbox.drain(..len);
+                return told.map_or(Ok(()), |payload| Err(self.failure(&payload).0));
+            }
+        }
+    }
+
+    /// Gives input, and takes what there is. Returns how much was given.
+    fn exchange(&mut self, input: &[u8]) -> Result<usize, Failed> {
+        let given = self.process.exchange(input, &mut self.inbox);
+        match given {
+            Ok(given) if !self.process.has_ended()? => Ok(given),
+            other => {
+                // The last that it wrote tells more than how it ended.
+                self.process.drain(&mut self.inbox);
+                let mut at = 0;
+                while let Ok(Some(frame)) = first(&self.inbox[at..]) {
+                    if frame.kind == b'X' {
+                        return other;
+                    }
+                    at += frame.len;
+                }
+                let given = other?;
+                if self.process.has_ended()? {
+                    return Err(self.process.failed("it ended in the middle of its work".into(), Vec::new()));
+                }
+                Ok(given)
+            }
+        }
+    }
+
+    /// What the code told of its failure, and how many bytes of its input it had dealt with.
+    fn failure(&mut self, payload: &[u8]) -> (Failed, u64) {
+        #[derive(Deserialize)]
+        struct Told {
+            what: String,
+            words: Vec<String>,
+            done: u64,
+        }
+        match serde_json::from_slice::<Told>(payload) {
+            Ok(told) => (self.process.failed(told.what, told.words), told.done),
+            Err(e) => {
+                (self.process.failed(format!("it failed, and what it told of it is damaged: {e}"), Vec::new()), 0)
+            }
+        }
+    }
+}
+
+fn failed(what: &str) -> Failed {
+    Failed { what: what.into(), words: Vec::new() }
+}
+
+/// Interpreters that wait for tasks.
+#[derive(Default)]
+pub(super) struct Pool(std::sync::Mutex<Vec<Interpreter>>);
+
+impl Pool {
+    pub(super) fn take(&self) -> Option<Interpreter> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop()
+    }
+
+    pub(super) fn put(&self, interpreter: Interpreter) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(interpreter);
+    }
+}
+
+/// A task at work.
+pub(super) struct Task<'t> {
+    pool: &'t Pool,
+    /// Goes back to the pool when the task succeeded, and ends otherwise.
+    interpreter: Option<Interpreter>,
+    feeder: Feeder,
+    /// Frames that the interpreter has.
+    sent: usize,
+    name: String,
+    observer: &'t dyn Observer,
+    /// Parts of the job, and bytes of their numbers.
+    parts: u32,
+    width: usize,
+    taken: u64,
+    /// Bytes of input that were dealt with.
+    done: u64,
+    finished: bool,
+    counters: Option<Counters>,
+    made: Vec<u8>,
+}
+
+impl<'t> Task<'t> {
+    pub(super) fn new(
+        pool: &'t Pool,
+        mut interpreter: Interpreter,
+        attempt: &Attempt<'t>,
+        observer: &'t dyn Observer,
+    ) -> Self {
+        interpreter.process.begin_attempt();
+        let parts = attempt.reduces;
+        Self {
+            pool,
+            interpreter: Some(interpreter),
+            feeder: Feeder::new(attempt),
+            sent: 0,
+            name: attempt.to_string(),
+            observer,
+            parts,
+            width: width(parts),
+            taken: 0,
+            done: 0,
+            finished: false,
+            counters: None,
+            made: Vec::new(),
+        }
+    }
+
+    /// Moves frames both ways.
+    fn step(&mut self, out: &mut Vec<u8>) -> Result<(), Failed> {
+        let Some(interpreter) = &mut self.interpreter else { return Ok(()) };
+        let stepped = interpreter.exchange(&self.feeder.frames[self.sent..]);
+        interpreter.process.shown().for_each(|line| self.observer.log(&self.name, &line));
+        if let Ok(given) = stepped {
+            self.sent += given;
+            if self.sent == self.feeder.frames.len() {
+                self.feeder.frames.clear();
+                self.sent = 0;
+            }
+        }
+        let mut inbox = std::mem::take(&mut interpreter.inbox);
+        let mut at = 0;
+        let heard = loop {
+            match first(&inbox[at..]) {
+                Ok(None) => break stepped.map(drop),
+                Err(what) => break Err(failed(what)),
+                Ok(Some(frame)) => {
+                    if let Err(failed) = self.hear(frame.kind, frame.payload, out) {
+                        break Err(failed);
+                    }
+                    at += frame.len;
+                }
+            }
+        };
+        inbox.drain(..at);
+        if let Some(interpreter) = &mut self.interpreter {
+            interpreter.inbox = inbox;
+        }
+        heard
+    }
+
+    fn hear(&mut self, kind: u8, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Failed> {
+        match kind {
+            b'P' | b'Q' => self.pairs(payload, kind == b'Q', out).ok_or_else(|| failed("its pairs are damaged")),
+            b'O' => {
+                out.extend_from_slice(payload);
+                Ok(())
+            }
+            b'A' => {
+                self.done += self.feeder.given.pop_front().unwrap_or(0) as u64;
+                Ok(())
+            }
+            b'D' => {
+                let counters = serde_json::from_slice(payload);
+                self.counters = Some(counters.map_err(|e| failed(&format!("its counters are damaged: {e}")))?);
+                Ok(())
+            }
+            b'X' => {
+                let Some(interpreter) = &mut self.interpreter else { return Ok(()) };
+                let (failed, done) = interpreter.failure(payload);
+                interpreter.process.shown().for_each(|line| self.observer.log(&self.name, &line));
+                self.done = done;
+                Err(failed)
+            }
+            // A sign of life, or that the functions are loaded.
+            _ => Ok(()),
+        }
+    }
+
+    /// Pairs as records.
+    fn pairs(&mut self, payload: &[u8], pickled: bool, out: &mut Vec<u8>) -> Option<()> {
+        let (part, dict) = payload.split_first_chunk()?;
+        let part = u32::from_le_bytes(*part);
+        if part != BY_HASH && part >= self.parts {
+            return None;
+        }
+        let (width, parts) = (self.width, self.parts);
+        let (mut record, mut made) = (Vec::new(), std::mem::take(&mut self.made));
+        Reader(dict).groups(|key, n, bytes| {
+            record.clear();
+            record.resize(width, 0);
+            let same = key::encode(key, &mut record)?;
+            let part = match part {
+                BY_HASH => ((u64::from(crc32c::crc32c(&record[width..])) * u64::from(parts)) >> 32) as u32,
+                part => part,
+            };
+            record[..width].copy_from_slice(&part.to_be_bytes()[4 - width..]);
+            made.clear();
+            Values { key: (!same).then_some(key), pickled, n, bytes }.write(&mut made);
+            pack(&record, &made, out);
+            Some(())
+        })?;
+        self.made = made;
+        Some(())
+    }
+}
+
+impl Session for Task<'_> {
+    fn exchange(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Failed> {
+        let room = WAITING.saturating_sub(self.feeder.frames.len() - self.sent);
+        let taken = input.len().min(room);
+        self.feeder.push(&input[..taken]).map_err(failed)?;
+        self.taken += taken as u64;
+        // A batch that is not full is nothing to wait for.
+        if !self.feeder.frames.is_empty() {
+            self.step(out)?;
+        }
+        Ok(taken)
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<Option<Counters>, Failed> {
+        if !self.finished {
+            self.feeder.finish();
+            self.finished = true;
+        }
+        self.step(out)?;
+        let Some(mut counters) = self.counters.take() else { return Ok(None) };
+        if let Some(mut interpreter) = self.interpreter.take() {
+            for (name, n) in interpreter.process.counters() {
+                *counters.entry(name).or_default() += n;
+            }
+            self.pool.put(interpreter);
+        }
+        Ok(Some(counters))
+    }
+
+    fn unread(&self) -> u64 {
+        self.taken - self.done.min(self.taken)
+    }
+}
+
+/// The file below the job's that is the interpreter's program.
+pub(super) fn harness(files: &std::path::Path) -> PathBuf {
+    files.join(".harness.py")
+}
