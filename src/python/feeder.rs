@@ -11,7 +11,7 @@ use super::key;
 use super::marshal::{begin, mark};
 
 /// Bytes of input that are given at a time.
-const BATCH: usize = 1 << 20;
+const BATCH: usize = 256 << 10;
 /// Bytes of groups that are given at a time.
 const GROUPS: usize = 256 << 10;
 /// Bytes of values beyond which a group is given in several frames.
