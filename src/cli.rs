@@ -88,12 +88,14 @@ fn commanded(program: &str, all: &[Entry]) -> Result<(), Failure> {
     }
 }
 
-/// All apps that run on this machine: those of a cluster too, and scripts.
+/// All apps that run on this machine: those of a cluster too, and user code.
 fn here(all: &[Entry]) -> Vec<Entry> {
-    #[cfg_attr(not(feature = "scripts"), expect(unused_mut, reason = "scripts are added"))]
+    #[cfg_attr(not(any(feature = "scripts", feature = "wasm")), expect(unused_mut, reason = "user code is added"))]
     let mut here = all.to_vec();
     #[cfg(feature = "scripts")]
     here.extend([crate::streaming::entry(), crate::python::entry()]);
+    #[cfg(feature = "wasm")]
+    here.push(crate::wasm::entry());
     here
 }
 

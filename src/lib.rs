@@ -57,6 +57,8 @@ mod python;
 mod sandbox;
 #[cfg(feature = "scripts")]
 mod streaming;
+#[cfg(feature = "wasm")]
+mod wasm;
 
 pub use clap;
 pub use gristmill_engine as engine;

@@ -192,7 +192,7 @@ fn every_command_has_help_with_an_example() {
     let apps = f.out("apps");
     let names: Vec<_> = apps.lines().map(|l| l.split_whitespace().next().unwrap()).collect();
     let all = ["wordcount", "grep", "sort", "index", "reverse-links", "term-vector", "top", "distinct"];
-    let scripts = ["streaming", "python"].into_iter().filter(|_| cfg!(feature = "scripts"));
+    let scripts = ["streaming", "python", "wasm"].into_iter().filter(|_| cfg!(feature = "scripts"));
     assert_eq!(names, all.into_iter().chain(scripts).collect::<Vec<_>>());
     assert!(apps.lines().all(|line| line.split_whitespace().count() > 3), "{apps}");
     let commands = ["", "run", "cat", "apps", "completions"].map(String::from).into_iter();

@@ -37,3 +37,5 @@ mod stores;
 mod streaming;
 mod telling;
 mod tidy;
+#[cfg(feature = "wasm")]
+mod wasm;

@@ -1,0 +1,105 @@
+//! `run wasm`: an app as a WebAssembly component, which can do nothing but compute: no files, no network, no clock.
+//!
+//! `app.wit` is what an app exports and may ask for. [`component`] loads one, or makes one of a plain module; [`session`] is a
+//! task in an instance of its own, on the thread that asks. Memory is bounded by what the host grants, time by a thread that
+//! counts it. Source of the format: the component model's `Explainer.md` and `CanonicalABI.md`.
+
+mod component;
+mod session;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use gristmill_engine::error::Error;
+use gristmill_engine::job::{Job, Observer};
+use gristmill_engine::registry::Entry;
+use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage};
+
+use crate::cli::memory;
+use crate::cli::sizes::Size;
+use component::App;
+use session::Task;
+
+/// The app's name.
+pub(crate) const NAME: &str = "wasm";
+
+/// No app is given more memory than this unless the user says so, in bytes.
+const MEMORY: u64 = 1 << 30;
+/// What a module can address.
+const MOST_MEMORY: u64 = 4 << 30;
+
+/// Run an app that is a WebAssembly component
+///
+/// It exports functions that map and reduce batches of records (docs/wasm.md), and can do nothing else: no files, no network, no
+/// clock. A plain module with these functions is taken as well.
+#[derive(clap::Args)]
+struct Flags {
+    /// The component, or a module
+    #[arg(id = "wasm.app", value_name = "APP.wasm")]
+    app: PathBuf,
+    /// Leave out the shuffle: what is mapped is the output
+    #[arg(long)]
+    map_only: bool,
+    /// Memory that a task may use; by default a thread's share of what there is, and at most 1 GiB
+    #[arg(long, value_name = "SIZE")]
+    task_memory: Option<Size>,
+    /// Seconds that a call of a function may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+    /// How often a task may be tried
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
+    attempts: u32,
+}
+
+/// The app for the list of apps that run here.
+pub(crate) fn entry() -> Entry {
+    Entry::with::<Flags>(NAME, job).with_example("app.wasm books/ -o out/")
+}
+
+fn job(flags: Flags) -> Result<Box<dyn Job>, String> {
+    let bytes = std::fs::read(&flags.app).map_err(|e| format!("cannot read {}: {e}", flags.app.display()))?;
+    let reduces = if flags.map_only { Reduces::None } else { Reduces::Code };
+    let component = Component { bytes, flags, app: OnceLock::new() };
+    Ok(Box::new(RunnerJob { runner: Box::new(component), shape: Shape::Packed, reduces, parts: None, lazy: false }))
+}
+
+/// A component that runs a job.
+struct Component {
+    bytes: Vec<u8>,
+    flags: Flags,
+    app: OnceLock<App>,
+}
+
+impl Runner for Component {
+    fn prepare(&self, _: &std::path::Path, threads: usize, _: &dyn Observer) -> Result<(), Error> {
+        let share = || (memory::whole() / threads.max(1) as u64).min(MEMORY);
+        let limits = component::Limits {
+            memory: self.flags.task_memory.map_or_else(share, |size| size.0).min(MOST_MEMORY),
+            time: Duration::from_secs(self.flags.timeout),
+        };
+        let app = App::load(&self.bytes, limits)
+            .map_err(|e| Error::Usage(format!("{} is no app: {e}", self.flags.app.display())))?;
+        self.app.set(app).map_err(|_| Error::Usage("a job runs once".into()))
+    }
+
+    fn has(&self, stage: Stage) -> bool {
+        // What was mapped is combined at once.
+        stage != Stage::Combine
+    }
+
+    fn attempts(&self, _: Stage) -> u32 {
+        self.flags.attempts
+    }
+
+    fn begin<'r>(&'r self, attempt: &Attempt<'r>) -> Result<Box<dyn Session + 'r>, Failed> {
+        let failed = |what: String| Failed { what, words: Vec::new() };
+        let app = self.app.get().ok_or_else(|| failed("it is not loaded".into()))?;
+        Ok(Box::new(Task::begin(app, attempt)?))
+    }
+
+    /// Nothing of the outside comes in: the same command over the same input does it again.
+    fn keep(&self, _: &Attempt<'_>, _: &mut Input<'_>) -> Option<String> {
+        None
+    }
+}

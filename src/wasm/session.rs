@@ -1,0 +1,351 @@
+//! A task in an instance of an app: batches in, pairs or lines out.
+
+use gristmill_engine::app::Format;
+use gristmill_engine::job::Observer;
+use gristmill_engine::runner::packed::{Records, pack, width};
+use gristmill_engine::runner::{Attempt, Counters, Failed, Session, Stage};
+use wasmtime::component::{Instance, TypedFunc};
+use wasmtime::{Store, Trap};
+
+use super::component::{App, Held, one_line};
+use crate::cli::sizes::Size;
+
+/// Bytes of records that are mapped at a time, if so many are there.
+const BATCH: usize = 1 << 20;
+/// Bytes of pairs that are combined together.
+const COMBINED: usize = 8 << 20;
+/// Bytes of pairs that are reduced at a time.
+const REDUCED: usize = 1 << 20;
+/// A record may have so many bytes.
+const LONGEST: usize = 256 << 20;
+
+/// What functions return: bytes, or why they failed.
+type Returned = Result<Vec<u8>, String>;
+type MapFunction<'f> = TypedFunc<(&'f [u8],), (Returned,)>;
+type ReduceFunction<'f> = TypedFunc<(&'f [u8], bool), (Returned,)>;
+
+/// A task at work.
+pub(super) struct Task<'t> {
+    app: &'t App,
+    store: Store<Held>,
+    instance: Instance,
+    stage: Stage,
+    lines: bool,
+    name: String,
+    observer: &'t dyn Observer,
+    /// Parts of the job, and bytes of their numbers.
+    parts: u32,
+    width: usize,
+    /// Bytes of records that are no whole batch.
+    batch: Vec<u8>,
+    /// Pairs that wait to be combined.
+    pairs: Vec<u8>,
+    records: Records,
+    /// The last key of the batch to be reduced, and where its pairs begin.
+    last: (Vec<u8>, usize),
+    taken: u64,
+    done: u64,
+}
+
+impl<'t> Task<'t> {
+    pub(super) fn begin(app: &'t App, attempt: &Attempt<'t>) -> Result<Self, Failed> {
+        let mut store = app.store();
+        store.set_epoch_deadline(app.ticks());
+        let instance = app.instance.instantiate(&mut store);
+        let instance = match instance {
+            Ok(instance) => instance,
+            Err(e) => return Err(failure(app, &store, &e, "its instance")),
+        };
+        let lines = attempt.format == Format::Lines;
+        let mut task = Self {
+            app,
+            store,
+            instance,
+            stage: attempt.stage,
+            lines,
+            name: attempt.to_string(),
+            observer: if attempt.number == 0 { attempt.observer } else { &() },
+            parts: attempt.reduces,
+            width: width(attempt.reduces),
+            batch: Vec::new(),
+            pairs: Vec::new(),
+            records: Records::default(),
+            last: (Vec::new(), 0),
+            taken: 0,
+            done: 0,
+        };
+        let (stage, input) = (attempt.stage.to_string(), attempt.split.map_or("", |split| split.name));
+        let records = if lines { "lines" } else { "framed" };
+        if let Ok(begin) =
+            task.instance.get_typed_func::<(&str, &str, &str), (Result<(), String>,)>(&mut task.store, "begin")
+        {
+            let begun = task.call("begin", |store| begin.call(store, (&stage, input, records)))?;
+            begun.0.map_err(|what| failed(format!("begin failed: {}", one_line(&what))))?;
+        } else {
+            task.optional("begin")?;
+        }
+        Ok(task)
+    }
+
+    /// A function that is there, but of another type, is not taken for one that is not there.
+    fn optional(&mut self, name: &str) -> Result<(), Failed> {
+        match self.instance.get_func(&mut self.store, name) {
+            None => Ok(()),
+            Some(_) => {
+                Err(failed(format!("its function {name} has other parameters or results than docs/wasm.md has")))
+            }
+        }
+    }
+
+    /// Calls a function within its bounds.
+    fn call<T>(&mut self, name: &str, f: impl FnOnce(&mut Store<Held>) -> wasmtime::Result<T>) -> Result<T, Failed> {
+        self.store.set_epoch_deadline(self.app.ticks());
+        let done = f(&mut self.store);
+        for line in std::mem::take(&mut self.store.data_mut().lines) {
+            self.observer.log(&self.name, &line);
+        }
+        done.map_err(|e| failure(self.app, &self.store, &e, name))
+    }
+
+    /// Calls a function from bytes to bytes.
+    fn bytes(&mut self, name: &str, bytes: &[u8]) -> Result<Vec<u8>, Failed> {
+        let function: MapFunction<'_> = match self.instance.get_typed_func(&mut self.store, name) {
+            Ok(function) => function,
+            Err(_) => {
+                return Err(self.optional(name).err().unwrap_or_else(|| failed(format!("it has no function {name}"))));
+            }
+        };
+        let (returned,) = self.call(name, |store| function.call(store, (bytes,)))?;
+        returned.map_err(|what| failed(format!("{name} failed: {}", one_line(&what))))
+    }
+
+    fn map(&mut self, records: &[u8], out: &mut Vec<u8>) -> Result<(), Failed> {
+        let pairs = self.bytes("map", records)?;
+        self.done += records.len() as u64;
+        self.mapped(pairs, out)
+    }
+
+    /// Takes pairs that were mapped.
+    fn mapped(&mut self, pairs: Vec<u8>, out: &mut Vec<u8>) -> Result<(), Failed> {
+        if self.parts == 0 || !self.app.has_combine {
+            return self.hand_on(&pairs, out);
+        }
+        self.pairs.extend_from_slice(&pairs);
+        if self.pairs.len() > COMBINED { self.combine(out) } else { Ok(()) }
+    }
+
+    /// Combines what waits.
+    fn combine(&mut self, out: &mut Vec<u8>) -> Result<(), Failed> {
+        let pairs = std::mem::take(&mut self.pairs);
+        let mut all = Vec::new();
+        each(&pairs, |key, value| all.push((key, value)))?;
+        // Stable: values of a key stay in their order.
+        all.sort_by_key(|(key, _)| *key);
+        let mut sorted = Vec::with_capacity(pairs.len());
+        all.iter().for_each(|(key, value)| pack(key, value, &mut sorted));
+        let combined = self.bytes("combine", &sorted)?;
+        self.hand_on(&combined, out)
+    }
+
+    /// Gives pairs to the job: with the number of their part, or as lines if they are the output.
+    fn hand_on(&self, pairs: &[u8], out: &mut Vec<u8>) -> Result<(), Failed> {
+        if self.parts == 0 {
+            return each(pairs, |key, value| line(key, value, out));
+        }
+        let (width, parts) = (self.width, self.parts);
+        let mut numbered = Vec::new();
+        each(pairs, |key, value| {
+            let part = ((u64::from(crc32c::crc32c(key)) * u64::from(parts)) >> 32) as u32;
+            numbered.clear();
+            numbered.extend_from_slice(&part.to_be_bytes()[4 - width..]);
+            numbered.extend_from_slice(key);
+            pack(&numbered, value, out);
+        })
+    }
+
+    /// Reduces the pairs at hand.
+    fn reduce(&mut self, more: bool, out: &mut Vec<u8>) -> Result<(), Failed> {
+        let batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        if !self.app.has_reduce {
+            return each(&batch, |key, value| line(key, value, out));
+        }
+        let function: ReduceFunction<'_> = match self.instance.get_typed_func(&mut self.store, "reduce") {
+            Ok(function) => function,
+            Err(_) => {
+                let other = self.optional("reduce").err();
+                return Err(other.unwrap_or_else(|| failed("it has no function reduce".into())));
+            }
+        };
+        let returned = self.call("reduce", |store| function.call(store, (&batch[..], more)));
+        let at = || format!(", at key '{}' or one before it", shown(&self.last.0));
+        let (returned,) = returned.map_err(|failed| Failed { what: failed.what + &at(), ..failed })?;
+        let lines = returned.map_err(|what| failed(format!("reduce failed: {}{}", one_line(&what), at())))?;
+        out.extend_from_slice(&lines);
+        Ok(())
+    }
+
+    /// Takes a pair to be reduced.
+    fn add(&mut self, key: &[u8], value: &[u8], out: &mut Vec<u8>) -> Result<(), Failed> {
+        let same = !self.batch.is_empty() && self.last.0 == key;
+        if self.batch.len() > REDUCED {
+            // Keys are whole where they can be: those before the last one are.
+            let rest = if same { self.batch.split_off(self.last.1) } else { Vec::new() };
+            if self.batch.is_empty() {
+                self.batch = rest;
+                self.reduce(true, out)?;
+            } else {
+                self.reduce(false, out)?;
+                self.batch = rest;
+            }
+            self.last.1 = 0;
+        }
+        if !same {
+            self.last.0.clear();
+            self.last.0.extend_from_slice(key);
+            self.last.1 = self.batch.len();
+        }
+        pack(key, value, &mut self.batch);
+        Ok(())
+    }
+}
+
+impl Session for Task<'_> {
+    fn exchange(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Failed> {
+        self.taken += input.len() as u64;
+        if self.stage == Stage::Reduce {
+            let mut records = std::mem::take(&mut self.records);
+            let done = records.push_each(input, |key, value| self.add(key, value, out));
+            self.records = records;
+            return done.map(|()| input.len());
+        }
+        // Records that stand whole in the input are mapped where they are.
+        let mut rest = input;
+        if !self.batch.is_empty() || input.len() < BATCH {
+            self.batch.extend_from_slice(input);
+            rest = &[];
+        }
+        if self.batch.len() >= BATCH {
+            let whole = whole(&self.batch, self.lines);
+            let batch = std::mem::take(&mut self.batch);
+            if whole > 0 {
+                self.map(&batch[..whole], out)?;
+            }
+            self.batch.extend_from_slice(&batch[whole..]);
+        }
+        if !rest.is_empty() {
+            let whole = whole(rest, self.lines);
+            if whole > 0 {
+                self.map(&rest[..whole], out)?;
+            }
+            self.batch.extend_from_slice(&rest[whole..]);
+        }
+        if self.batch.len() > LONGEST {
+            return Err(failed(format!("a record of its input has more than {} MiB", LONGEST >> 20)));
+        }
+        Ok(input.len())
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<Option<Counters>, Failed> {
+        if self.stage == Stage::Reduce {
+            self.reduce(false, out)?;
+        } else if !self.batch.is_empty() {
+            let batch = std::mem::take(&mut self.batch);
+            self.map(&batch, out)?;
+        }
+        match self.instance.get_typed_func::<(), (Returned,)>(&mut self.store, "finish") {
+            Ok(finish) => {
+                let (returned,) = self.call("finish", |store| finish.call(store, ()))?;
+                let left = returned.map_err(|what| failed(format!("finish failed: {}", one_line(&what))))?;
+                match self.stage {
+                    Stage::Reduce => out.extend_from_slice(&left),
+                    _ => self.mapped(left, out)?,
+                }
+            }
+            Err(_) => self.optional("finish")?,
+        }
+        if !self.pairs.is_empty() {
+            self.combine(out)?;
+        }
+        Ok(Some(std::mem::take(&mut self.store.data_mut().counters)))
+    }
+
+    fn unread(&self) -> u64 {
+        self.taken - self.done.min(self.taken)
+    }
+}
+
+/// Bytes of whole records.
+fn whole(bytes: &[u8], lines: bool) -> usize {
+    if lines {
+        return memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1);
+    }
+    let mut whole = 0;
+    while let Some(head) = bytes[whole..].first_chunk() {
+        let next = whole + 4 + u32::from_le_bytes(*head) as usize;
+        if next > bytes.len() {
+            break;
+        }
+        whole = next;
+    }
+    whole
+}
+
+/// Calls `f` with each of the pairs that an app returned.
+fn each<'p>(pairs: &'p [u8], mut f: impl FnMut(&'p [u8], &'p [u8])) -> Result<(), Failed> {
+    let mut rest = pairs;
+    while !rest.is_empty() {
+        let number = |at: usize| Some(u32::from_le_bytes(*rest.get(at..)?.first_chunk()?) as usize);
+        let pair = (|| {
+            let (key, value) = (number(0)?, number(4)?);
+            let (pair, after) = rest[8..].split_at_checked(key.checked_add(value)?)?;
+            Some((pair.split_at(key), after))
+        })();
+        let Some(((key, value), after)) = pair else {
+            return Err(failed(format!("what it returned is no pair from byte {} on", pairs.len() - rest.len())));
+        };
+        f(key, value);
+        rest = after;
+    }
+    Ok(())
+}
+
+/// A line of the output.
+fn line(key: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(key);
+    out.push(b'\t');
+    out.extend_from_slice(value);
+    out.push(b'\n');
+}
+
+fn shown(key: &[u8]) -> String {
+    key[..key.len().min(60)].escape_ascii().to_string()
+}
+
+fn failed(what: String) -> Failed {
+    Failed { what, words: Vec::new() }
+}
+
+/// What is told of a call that did not return.
+fn failure(app: &App, store: &Store<Held>, e: &wasmtime::Error, name: &str) -> Failed {
+    let held = store.data();
+    let most = Size(app.limits.memory);
+    let what = match (e.downcast_ref::<Trap>(), held.denied) {
+        (Some(Trap::Interrupt), _) => {
+            format!(
+                "{name} took more than {} s, which is all that a call may take (--timeout)",
+                app.limits.time.as_secs()
+            )
+        }
+        (trap, Some(wanted)) => {
+            let trap = trap.map_or(String::new(), |trap| format!(", and ended with: {trap}"));
+            format!("{name} wanted {} of memory and may use {most} (--task-memory){trap}", Size(wanted as u64))
+        }
+        (Some(trap), None) => format!("{name} trapped: {trap}"),
+        (None, None) => format!("{name}: {}", one_line(&format!("{:#}", e))),
+    };
+    let status = held.status.as_ref().map_or(String::new(), |status| format!(" (its last status: {status})"));
+    Failed { what: what + &status, words: Vec::new() }
+}
