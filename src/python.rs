@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use gristmill_engine::error::Error;
-use gristmill_engine::job::{Job, Observer};
+use gristmill_engine::job::{Context, Job};
 use gristmill_engine::registry::Entry;
 use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage};
 
@@ -72,7 +72,13 @@ pub(crate) fn entry() -> Entry {
     Entry::with::<Flags>(NAME, job).with_example("job.py books/ -o out/")
 }
 
-fn job(flags: Flags) -> Result<Box<dyn Job>, String> {
+fn job(mut flags: Flags) -> Result<Box<dyn Job>, String> {
+    // Interpreters work in folders of their own.
+    if flags.python.contains('/')
+        && let Ok(whole) = std::path::absolute(&flags.python)
+    {
+        flags.python = whole.to_string_lossy().into_owned();
+    }
     let name = flags.script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     if !std::fs::metadata(&flags.script).map_err(|e| format!("cannot read {}: {e}", flags.script.display()))?.is_file()
     {
@@ -167,24 +173,27 @@ impl Functions {
 }
 
 impl Runner for Functions {
-    fn prepare(&self, folder: &Path, threads: usize, observer: &dyn Observer) -> Result<(), Error> {
+    fn prepare(&self, folder: &Path, context: &Context<'_>) -> Result<(), Error> {
+        let observer = context.observer;
         if let Some(note) = self.flags.sandbox.check().map_err(Error::Usage)? {
             observer.note(&note);
         }
         let files = Files::new(folder, &self.shipped).map_err(Error::Usage)?;
         let path = session::harness(&files.shipped());
-        std::fs::write(&path, HARNESS).map_err(|source| Error::Write { action: "write", path, source })?;
-        let here = Here { files, limits: self.flags.sandbox.limits(threads) };
+        let written = path.parent().map_or(Ok(()), std::fs::create_dir).and_then(|()| std::fs::write(&path, HARNESS));
+        written.map_err(|source| Error::Write { action: "write", path, source })?;
+        let here = Here { files, limits: self.flags.sandbox.limits(context.exec.threads()) };
         if let Some(wheels) = &self.flags.requirements {
             self.unpack(wheels, &here).map_err(Error::Usage)?;
         }
         // What cannot be loaded is not tried again for each task.
         let loaded = self.interpreter(&here).and_then(|mut interpreter| {
-            interpreter.loaded(observer)?;
+            interpreter.loaded(observer, context.stop)?;
             Ok(interpreter)
         });
         match loaded {
             Ok(interpreter) => self.pool.put(interpreter),
+            Err(_) if context.stop.load(std::sync::atomic::Ordering::Relaxed) => return Err(Error::Interrupted),
             Err(Failed { what, words }) => {
                 words.iter().for_each(|line| observer.log(&self.name, line));
                 return Err(Error::Usage(format!("{} cannot be loaded: {what}", self.name)));

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use gristmill_engine::error::Error;
-use gristmill_engine::job::{Job, MAX_PARTS, Observer};
+use gristmill_engine::job::{Context, Job, MAX_PARTS};
 use gristmill_engine::registry::Entry;
 use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage, Text};
 
@@ -302,12 +302,12 @@ impl Scripts {
 }
 
 impl Runner for Scripts {
-    fn prepare(&self, folder: &Path, threads: usize, observer: &dyn Observer) -> Result<(), Error> {
+    fn prepare(&self, folder: &Path, context: &Context<'_>) -> Result<(), Error> {
         if let Some(note) = self.sandbox.check().map_err(Error::Usage)? {
-            observer.note(&note);
+            context.observer.note(&note);
         }
         let files = Files::new(folder, &self.shipped).map_err(Error::Usage)?;
-        let here = Here { files, limits: self.sandbox.limits(threads) };
+        let here = Here { files, limits: self.sandbox.limits(context.exec.threads()) };
         self.here.set(here).map_err(|_| Error::Usage("a job of scripts runs once".into()))
     }
 

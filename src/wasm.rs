@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use gristmill_engine::error::Error;
-use gristmill_engine::job::{Job, Observer};
+use gristmill_engine::job::{Context, Job};
 use gristmill_engine::registry::Entry;
 use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage};
 
@@ -72,8 +72,8 @@ struct Component {
 }
 
 impl Runner for Component {
-    fn prepare(&self, _: &std::path::Path, threads: usize, _: &dyn Observer) -> Result<(), Error> {
-        let share = || (memory::whole() / threads.max(1) as u64).min(MEMORY);
+    fn prepare(&self, _: &std::path::Path, context: &Context<'_>) -> Result<(), Error> {
+        let share = || (memory::whole() / context.exec.threads().max(1) as u64).min(MEMORY);
         let limits = component::Limits {
             memory: self.flags.task_memory.map_or_else(share, |size| size.0).min(MOST_MEMORY),
             time: Duration::from_secs(self.flags.timeout),

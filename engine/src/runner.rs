@@ -32,7 +32,7 @@ pub use text::{Between, Fed, Fields, Shape, Text, Written};
 
 use crate::app::Format;
 use crate::error::Error;
-use crate::job::Observer;
+use crate::job::{Context, Observer};
 
 /// What code does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,12 +108,12 @@ pub struct Failed {
 
 /// Runs user code.
 pub trait Runner: Send + Sync {
-    /// Called once, before the first attempt of a job: files may be put below `folder`, and as many attempts as there are
+    /// Called once, before the first attempt of a job: files may be put below `folder`, and as many attempts as the context has
     /// threads will be made at a time.
     ///
     /// # Errors
     /// When the code is not there, or cannot be prepared.
-    fn prepare(&self, folder: &Path, threads: usize, observer: &dyn Observer) -> Result<(), Error>;
+    fn prepare(&self, folder: &Path, context: &Context<'_>) -> Result<(), Error>;
 
     /// Whether there is code for a stage.
     fn has(&self, stage: Stage) -> bool;

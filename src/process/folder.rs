@@ -15,7 +15,7 @@ use super::Command;
 pub(crate) const TMP: &str = ".tmp";
 
 /// Names within the folder of an attempt or of what was shipped that are ours.
-const RESERVED: [&str; 3] = [TMP, ".harness.py", ".wheels"];
+const RESERVED: [&str; 3] = [TMP, ".harness", ".wheels"];
 
 /// The folder for what was shipped within that of the job.
 const SHIPPED: &str = "files";

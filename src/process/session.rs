@@ -333,6 +333,16 @@ impl Process {
         }
     }
 
+    /// Hears what was said up to now, without waiting for more; a line without an end ends here.
+    pub(crate) fn settle(&mut self) {
+        while let Some(pipe) = &self.error
+            && rustix::io::ioctl_fionread(pipe).is_ok_and(|n| n > 0)
+            && self.hear().is_ok()
+        {}
+        let shown = &mut self.shown;
+        self.said.end(&mut |line| shown.push(line.into()));
+    }
+
     /// Another attempt begins: what was said before is no part of it, and time in which nothing was to be done does not count.
     pub(crate) fn begin_attempt(&mut self) {
         self.said.forget();

@@ -80,7 +80,7 @@ pub(super) struct Feeder {
 
 enum Kind {
     Lines,
-    /// Each behind its length; how many bytes of the batch are whole ones.
+    /// Each behind its length; where the next one of the batch begins that was not looked at.
     Records(usize),
     Groups(Groups),
 }
@@ -143,40 +143,46 @@ impl Feeder {
             return done;
         }
         self.batch.extend_from_slice(bytes);
-        if self.batch.len() >= BATCH {
-            self.give(false);
+        let mut from = 0;
+        while let Some(whole) = self.whole(from) {
+            self.give(from, from + whole);
+            from += whole;
         }
+        self.batch.drain(..from);
         if self.batch.len() > LONGEST { Err(TOO_LONG) } else { Ok(()) }
     }
 
-    /// Gives what can be given of the batch.
-    fn give(&mut self, all: bool) {
-        let batch = &self.batch;
-        let (kind, whole) = match &mut self.kind {
-            Kind::Lines if all => (b'L', batch.len()),
-            Kind::Lines => (b'L', memchr::memrchr(b'\n', batch).map_or(0, |at| at + 1)),
-            Kind::Records(whole) => {
-                while let Some(head) = batch.get(*whole..).and_then(|rest| rest.first_chunk()) {
-                    let next = *whole + 4 + u32::from_le_bytes(*head) as usize;
-                    if next > batch.len() {
-                        break;
-                    }
-                    *whole = next;
+    /// Bytes of the next batch behind `from`, if it is there. It ends with the first record that ends at or behind its size,
+    /// however the input comes: what is mapped together is the same in each attempt.
+    fn whole(&mut self, from: usize) -> Option<usize> {
+        let rest = &self.batch[from..];
+        match &mut self.kind {
+            Kind::Lines => Some(BATCH + memchr::memchr(b'\n', rest.get(BATCH - 1..)?)?),
+            Kind::Records(at) => {
+                // Where the next record begins is known from before.
+                while *at < BATCH {
+                    *at += 4 + u32::from_le_bytes(*rest.get(*at..)?.first_chunk()?) as usize;
                 }
-                (b'R', std::mem::take(whole))
+                let whole = (*at <= rest.len()).then_some(*at)?;
+                *at = 0;
+                Some(whole)
             }
-            Kind::Groups(_) => return,
-        };
-        if whole > 0 {
-            frame(kind, &[&batch[..whole]], &mut self.frames);
-            self.given.push_back(whole);
-            self.batch.drain(..whole);
+            Kind::Groups(_) => None,
+        }
+    }
+
+    /// Gives a stretch of the batch.
+    fn give(&mut self, from: usize, to: usize) {
+        if from < to {
+            let kind = if matches!(self.kind, Kind::Lines) { b'L' } else { b'R' };
+            frame(kind, &[&self.batch[from..to]], &mut self.frames);
+            self.given.push_back(to - from);
         }
     }
 
     /// Gives what is left, and the end.
     pub(super) fn finish(&mut self) {
-        self.give(true);
+        self.give(0, self.batch.len());
         if let Kind::Groups(groups) = &mut self.kind {
             groups.close(&mut self.frames);
             groups.give(&mut self.frames);

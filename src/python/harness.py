@@ -8,7 +8,10 @@ Out: I what the file has (JSON), P pairs (the part in 32 bits, then a dict of ke
 What is no JSON is in the format of the module marshal, version 2.
 """
 
+import builtins
+import codecs
 import gc
+import inspect
 import json
 import marshal
 import os
@@ -24,9 +27,12 @@ from itertools import chain
 
 HEAD = struct.Struct("<IB")
 HASH = struct.pack("<I", 0xFFFFFFFF)
-# Pairs that are held before they are handed on, and bytes of lines of the output.
-PAIRS = 200_000
+# Pairs that are held before they are handed on, of which there are fewer at first; bytes that are handed on at a time.
+PAIRS, FIRST = 200_000, 10_000
+WANTED = 4 << 20
 BYTES = 256 << 10
+# The counters that there are numbers for.
+MOST = 2**63 - 1
 # What marshal takes as it is. Of others it would make bytes of some without a word.
 PLAIN = {int, str, float, bool, bytes, type(None)}
 # Seconds between two signs of life, if there is any.
@@ -35,6 +41,25 @@ ALIVE = 1.0
 
 class Wrong(Exception):
     """What the job's code returned is nothing that can be used."""
+
+
+def as_bytes(error):
+    """Bytes that were no text come out as they came in, and halves of characters as they are."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    parts = (bytes([ord(c) & 0xFF]) if 0xDC80 <= ord(c) <= 0xDCFF else c.encode("utf-8", "surrogatepass") for c in text)
+    return b"".join(parts), error.end
+
+
+def as_escapes(error):
+    """In JSON that others read, such halves are spelled out."""
+    text = error.object[error.start : error.end]
+    return "".join(f"\\\\u{ord(c):04x}" for c in text), error.end
+
+
+codecs.register_error("gristmill", as_bytes)
+codecs.register_error("gristmill-json", as_escapes)
 
 
 class Streams:
@@ -88,7 +113,9 @@ class Job:
 
     def __init__(self, path):
         name = os.path.basename(path)
-        stem = name[:-3] if name.endswith(".py") else name
+        stem = (name[:-3] if name.endswith(".py") else name).replace(".", "_")
+        while stem in sys.modules:
+            stem += "_"
         with open(path, "rb") as file:
             code = compile(file.read(), name, "exec")
         module = types.ModuleType(stem)
@@ -114,23 +141,25 @@ class Job:
     def find(module, *names):
         for name in names:
             found = module.__dict__.get(name)
-            # Builtins are no functions of the file.
-            if callable(found):
+            # Python's own, as functools.reduce, were imported to be used.
+            if callable(found) and not isinstance(found, types.BuiltinFunctionType) and found not in BUILTINS:
                 return found
         return None
 
 
+BUILTINS = {one for one in vars(builtins).values() if isinstance(one, type)}
+
+
 def with_two(function, other):
     """A function of two arguments; older files have some of one, which `other` calls."""
-    import inspect
-
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return function
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     takes_any = any(p.kind == p.VAR_POSITIONAL for p in parameters)
-    if len(positional) == 1 and not takes_any:
+    needed = sum(p.default is p.empty for p in positional)
+    if positional and needed <= 1 and not takes_any and (needed or len(positional) == 1):
         return lambda key, value: other(function, key, value)
     return function
 
@@ -139,6 +168,11 @@ def pairs_of(made, what):
     """What a function made, as pairs."""
     if isinstance(made, dict):
         return made.items()
+    if isinstance(made, tuple) and len(made) == 2 and not all(isinstance(one, (tuple, list)) for one in made):
+        return (made,)
+    if isinstance(made, (str, bytes)) or isinstance(made, (list, tuple)) and made and isinstance(made[0], (str, bytes)):
+        # Of two letters it would pass for a pair.
+        raise Wrong(f"{what} must return or yield pairs of a key and a value, not {shown(made)}")
     try:
         return iter(made)
     except TypeError:
@@ -150,17 +184,49 @@ def is_pair(made):
 
 
 def outputs(key, made):
-    """What came of a group, as pairs: pairs as they are, and anything else as a value of the group's key. A list is one value,
-    unless it is one of pairs."""
+    """What came of a group, as pairs: pairs as they are, and anything else as a value of the group's key."""
     if made is None:
         return
     if is_pair(made):
         yield made
-    elif hasattr(made, "__next__") or isinstance(made, list) and all(map(is_pair, made)):
+    elif hasattr(made, "__next__"):
         for one in made:
             yield one if is_pair(one) else (key, one)
     else:
-        yield key, made
+        yield key, list(made) if isinstance(made, Once) else made
+
+
+def combined_values(key, values, made):
+    """What a combiner made, as values of the key. They are of the shape of those that it was given: a pair of the key and such
+    a value is that value."""
+    if made is None:
+        return
+    pairs_in = is_pair(values[0])
+    for one in made if hasattr(made, "__next__") else (made,):
+        if not is_pair(one):
+            yield one
+        elif one[0] == key and (is_pair(one[1]) or not pairs_in):
+            yield one[1]
+        elif pairs_in:
+            yield one
+        else:
+            raise Wrong(f"combine must keep the key, and made {shown(one)} of it")
+
+
+class Once:
+    """Values of a group that is too large to be held."""
+
+    def __init__(self, values):
+        self.values, self.begun = values, False
+
+    def __iter__(self):
+        if self.begun:
+            raise Wrong("the values of a large group go by once: take what is needed of them in one loop")
+        self.begun = True
+        return self.values
+
+    def __len__(self):
+        raise Wrong("the values of a large group are not counted: count them as they go by")
 
 
 def plain_key(key):
@@ -172,13 +238,15 @@ def plain_key(key):
         return tuple(map(plain_key, key))
     if isinstance(key, str):
         return str.__str__(key)
+    if isinstance(key, bytes):
+        return bytes(key)
     if isinstance(key, tuple):
         return tuple(map(plain_key, key))
     if isinstance(key, float):
         return float(key)
     if hasattr(key, "__index__"):
         return key.__index__()
-    raise Wrong(f"keys are str, bytes, numbers, None or tuples of these, not {kind.__name__}: {shown(key)}")
+    raise Wrong(f"keys are str, bytes, int, float, None or tuples of these, not {kind.__name__}: {shown(key)}")
 
 
 def shown(value, most=200):
@@ -191,21 +259,27 @@ def shown(value, most=200):
 
 def field(value):
     if isinstance(value, str):
-        return value
+        return str.__str__(value)
     if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogateescape")
+        return text_of(value)
     if isinstance(value, (tuple, list, dict)):
         try:
-            return json.dumps(value, ensure_ascii=False)
+            return json.dumps(value, ensure_ascii=False, default=text_of)
         except (TypeError, ValueError):
             return repr(value)
     return str(value)
 
 
+def text_of(value):
+    if isinstance(value, (bytes, bytearray)):
+        return value.decode("utf-8", "surrogateescape")
+    raise TypeError
+
+
 def line(key, value):
     """A line of the output: key, tab, value; one of them alone where the other is None."""
     if value is None:
-        return field(key) + "\n"
+        return ("" if key is None else field(key)) + "\n"
     if key is None:
         return field(value) + "\n"
     return f"{field(key)}\t{field(value)}\n"
@@ -217,7 +291,7 @@ class Task:
     def __init__(self, job, streams, told):
         self.job, self.streams = job, streams
         self.name, self.parts, self.map_only = told["name"], told["parts"], told["map_only"]
-        self.groups, self.n = defaultdict(list), 0
+        self.groups, self.n, self.most = defaultdict(list), 0, FIRST
         self.lines, self.bytes = [], 0
         # Bytes of input before the frame at hand, and what is at work on.
         self.before, self.records, self.data, self.left, self.at = 0, None, b"", None, None
@@ -227,11 +301,10 @@ class Task:
     def map_lines(self, data):
         text = data.decode("utf-8", "surrogateescape")
         values = text.split("\n")
-        last = values.pop()
+        if not values[-1]:
+            values.pop()
         if "\r" in text:
             values = [value[:-1] if value.endswith("\r") else value for value in values]
-        if last:
-            values.append(last)
         self.records, self.data = None, data
         self.map_values(values)
 
@@ -276,7 +349,7 @@ class Task:
             for k, v in made:
                 groups[k].append(v)
                 n += 1
-            if n > PAIRS:
+            if n > self.most:
                 n = 0
                 self.flush()
                 groups = self.groups
@@ -287,7 +360,7 @@ class Task:
         for k, v in pairs:
             self.groups[k].append(v)
             self.n += 1
-            if self.n > PAIRS:
+            if self.n > self.most:
                 self.flush()
 
     def shuffled(self, values):
@@ -307,20 +380,28 @@ class Task:
         groups, self.groups, self.n = self.groups, defaultdict(list), 0
         if not groups:
             return self.write_out()
+        # What fails here came of any record of the batch.
+        left, self.left, self.at = self.left, None, None
         combine = self.job.combine
         if combine:
-            combined = defaultdict(list)
+            combined = {}
             for key, values in groups.items():
                 self.at = key
-                for k, v in outputs(key, combine(key, values)):
-                    # The key stays: a pair that begins with another one is a value.
-                    combined[key].append(v if k == key else (k, v))
+                values = list(combined_values(key, values, combine(key, values)))
+                if values:
+                    combined[key] = values
             groups = combined
         if not set(map(type, groups)) <= PLAIN:
             plain = defaultdict(list)
             for key, values in groups.items():
+                self.at = key
                 plain[plain_key(key)].extend(values)
             groups = plain
+        self.part(groups)
+        self.left, self.at = left, None
+
+    def part(self, groups):
+        """Hands on groups, each part's by itself if the job says which these are."""
         partition = self.job.partition
         if not partition or self.parts < 2:
             return self.send(HASH, groups)
@@ -335,14 +416,19 @@ class Task:
             self.send(struct.pack("<I", part), groups)
 
     def send(self, part, groups):
-        if set(map(type, chain.from_iterable(groups.values()))) <= PLAIN:
-            self.streams.write("P", part, marshal.dumps(dict(groups), 2))
-        else:
-            try:
-                pickled = {key: pickle.dumps(values, 5) for key, values in groups.items()}
-            except Exception as error:
-                raise Wrong(f"a value cannot be pickled: {error}") from error
-            self.streams.write("Q", part, marshal.dumps(pickled, 2))
+        kind, n = "P", sum(map(len, groups.values()))
+        if not set(map(type, chain.from_iterable(groups.values()))) <= PLAIN:
+            kind, pickled = "Q", {}
+            for key, values in groups.items():
+                self.at = key
+                try:
+                    pickled[key] = pickle.dumps(values, 5)
+                except Exception as error:
+                    raise Wrong(f"a value cannot be pickled: {error}") from error
+            groups = pickled
+        payload = marshal.dumps(dict(groups), 2)
+        self.most = max(1, min(PAIRS, n * WANTED // len(payload)))
+        self.streams.write(kind, part, payload)
 
     # Reducing.
 
@@ -366,7 +452,7 @@ class Task:
                 yield from unpacked(marshal.loads(payload))
 
         values = values()
-        self.reduce(key, values)
+        self.reduce(key, Once(values))
         for _ in values:
             pass
 
@@ -383,17 +469,18 @@ class Task:
             made = line(key, value)
             self.lines.append(made)
             self.bytes += len(made)
+            self.n += 1
             if self.bytes > BYTES:
                 self.write_out()
 
     def write_out(self):
         if self.lines:
-            self.streams.write("O", "".join(self.lines).encode("utf-8", "surrogateescape"))
+            self.streams.write("O", "".join(self.lines).encode("utf-8", "gristmill"))
             self.lines, self.bytes = [], 0
 
     def progress(self):
         """Something else whenever a record or a group was dealt with."""
-        return self.before, id(self.at), self.left and self.left.__length_hint__(), self.bytes
+        return self.before, self.n, id(self.at), self.left and self.left.__length_hint__()
 
     # Failing.
 
@@ -417,29 +504,30 @@ def unpacked(pieces):
         yield from pickle.loads(piece) if type(piece) is bytes else piece
 
 
-def frames_of(error):
-    """The frames of a traceback that are not of this file."""
-    frames = traceback.extract_tb(error.__traceback__)
-    while frames and frames[0].filename == __file__:
-        frames.pop(0)
-    return frames
+def without_ours(told):
+    """A traceback and those that it came of, without the frames of this file."""
+    seen = set()
+    while told is not None and id(told) not in seen:
+        seen.add(id(told))
+        told.stack = traceback.StackSummary.from_list([frame for frame in told.stack if frame.filename != __file__])
+        told = told.__cause__ or told.__context__
 
 
 def told(error, name, task):
     """What is told of an error in a file."""
-    what = str(error) if isinstance(error, Wrong) else "".join(traceback.format_exception_only(type(error), error)).strip()
-    what = what.splitlines()[-1] if what else type(error).__name__
-    frames = frames_of(error)
-    words = []
-    if isinstance(error, Wrong):
-        pass
-    elif not frames and isinstance(error, (TypeError, ValueError)):
-        # What was returned failed here.
-        what = f"a pair of a key that can be hashed and a value is wanted: {error}"
-    else:
-        words = ["Traceback (most recent call last):"]
-        words += "".join(traceback.format_list(frames)).splitlines()
-        words += "".join(traceback.format_exception_only(type(error), error)).splitlines()
+    whole = traceback.TracebackException.from_exception(error)
+    without_ours(whole)
+    frames, words = whole.stack, []
+    what = str(error)
+    if not isinstance(error, Wrong):
+        last = list(whole.format_exception_only())
+        lines = (last[-1] if isinstance(error, SyntaxError) else last[0]).strip().splitlines()
+        what = lines[0] if lines else type(error).__name__
+        if not frames and isinstance(error, (TypeError, ValueError)) and ("unpack" in what or "unhashable" in what):
+            # What was returned failed here.
+            what = f"a pair of a key that can be hashed and a value is wanted: {error}"
+        else:
+            words = "".join(whole.format()).splitlines()[-40:]
     ours = [frame for frame in frames if frame.filename == name]
     if ours:
         what += f" ({name}, line {ours[-1].lineno}, in {ours[-1].name})"
@@ -448,13 +536,18 @@ def told(error, name, task):
     return {"what": what, "words": words, "done": task.done() if task else 0}
 
 
+def as_json(value):
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "gristmill-json")
+
+
 def counters_module(counts):
     """What the job's code can import to say something."""
     module = types.ModuleType("gristmill", "Counters and status of a job.")
 
     def counter(group, name, amount=1):
         """Add to a counter. It counts once the task has succeeded."""
-        counts[f"{group}:{name}"] += int(amount)
+        name = f"{group}:{name}".encode("utf-8", "backslashreplace").decode()
+        counts[name] = max(-MOST, min(MOST, counts[name] + int(amount)))
 
     def status(text):
         """Say how far the task is."""
@@ -484,6 +577,15 @@ class Again(Streams):
             data = data[os.write(self.output, data) :]
 
 
+def flush():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            # The code closed it.
+            pass
+
+
 def main(path):
     streams = Again() if os.environ.get("GRISTMILL_AGAIN") else Streams()
     counts = defaultdict(int)
@@ -493,17 +595,17 @@ def main(path):
     if os.path.isdir(site):
         sys.path.insert(1, site)
     job = task = None
+    pid = os.getpid()
     try:
         job = Job(path)
         # Many small objects live for as long as a batch and in no cycle.
         gc.freeze()
         gc.set_threshold(100_000, 20, 100)
         streams.live(lambda: task and task.progress())
-        streams.write("I", json.dumps({"reduces": bool(job.reduce)}).encode())
+        streams.write("I", as_json({"reduces": bool(job.reduce)}))
         while True:
             kind, payload = streams.read()
             if kind == "T":
-                counts.clear()
                 task = Task(job, streams, json.loads(payload))
                 continue
             if kind == "L":
@@ -518,15 +620,19 @@ def main(path):
                 task.reduce_stream(*marshal.loads(payload))
             elif kind == "F":
                 task.write_out()
-                sys.stdout.flush()
-                streams.write("D", json.dumps(counts).encode())
+                flush()
+                streams.write("D", as_json(counts))
+                counts.clear()
                 task = None
                 continue
             streams.write("A")
     except BaseException as error:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        streams.write("X", json.dumps(told(error, os.path.basename(path), task)).encode("utf-8", "backslashreplace"))
+        flush()
+        if os.getpid() != pid:
+            # A child that the code began ends as it would elsewhere.
+            code = error.code if isinstance(error, SystemExit) else 1
+            os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+        streams.write("X", as_json(told(error, os.path.basename(path), task)))
         os._exit(1)
 
 

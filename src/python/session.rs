@@ -1,6 +1,7 @@
 //! A task at an interpreter: frames of input to it, and what its frames say.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gristmill_engine::job::Observer;
 use gristmill_engine::runner::packed::{pack, width};
@@ -16,6 +17,10 @@ use crate::process::session::Process;
 
 /// Bytes of frames that may wait for the interpreter to read them.
 const WAITING: usize = 2 << 20;
+/// Bytes of a key with its values that were mapped together.
+const LONGEST: usize = 1 << 30;
+/// What is said of pairs that cannot be taken.
+const NO_KEY: &str = "it made pairs that cannot be sorted: integers in keys may have 16 KiB, tuples 100 levels, and a key with its values 1 GiB";
 /// The number of a part that says that the key's hash tells it.
 const BY_HASH: u32 = u32::MAX;
 
@@ -33,9 +38,12 @@ impl Interpreter {
         Ok(Self { process: Process::begin(command)?, _folder: folder, inbox: Vec::new() })
     }
 
-    /// Waits for the functions to be loaded, if `stopped` does not say otherwise.
-    pub(super) fn loaded(&mut self, observer: &dyn Observer) -> Result<(), Failed> {
+    /// Waits for the functions to be loaded, or for `stop`.
+    pub(super) fn loaded(&mut self, observer: &dyn Observer, stop: &AtomicBool) -> Result<(), Failed> {
         loop {
+            if stop.load(Ordering::Relaxed) {
+                return Err(failed("the job was stopped"));
+            }
             self.exchange(&[])?;
             self.process.shown().for_each(|line| observer.log("setup", &line));
             if let Some(frame) = first(&self.inbox).map_err(failed)? {
@@ -50,23 +58,20 @@ impl Interpreter {
     /// Gives input, and takes what there is. Returns how much was given.
     fn exchange(&mut self, input: &[u8]) -> Result<usize, Failed> {
         let given = self.process.exchange(input, &mut self.inbox);
-        match given {
-            Ok(given) if !self.process.has_ended()? => Ok(given),
+        match given.and_then(|given| Ok((given, self.process.has_ended()?))) {
+            Ok((given, false)) => Ok(given),
             other => {
                 // The last that it wrote tells more than how it ended.
                 self.process.drain(&mut self.inbox);
                 let mut at = 0;
                 while let Ok(Some(frame)) = first(&self.inbox[at..]) {
                     if frame.kind == b'X' {
-                        return other;
+                        return other.map(|(given, _)| given);
                     }
                     at += frame.len;
                 }
-                let given = other?;
-                if self.process.has_ended()? {
-                    return Err(self.process.failed("it ended in the middle of its work".into(), Vec::new()));
-                }
-                Ok(given)
+                other?;
+                Err(self.process.failed("it ended in the middle of its work".into(), Vec::new()))
             }
         }
     }
@@ -188,7 +193,7 @@ impl<'t> Task<'t> {
 
     fn hear(&mut self, kind: u8, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Failed> {
         match kind {
-            b'P' | b'Q' => self.pairs(payload, kind == b'Q', out).ok_or_else(|| failed("its pairs are damaged")),
+            b'P' | b'Q' => self.pairs(payload, kind == b'Q', out).ok_or_else(|| failed(NO_KEY)),
             b'O' => {
                 out.extend_from_slice(payload);
                 Ok(())
@@ -214,7 +219,7 @@ impl<'t> Task<'t> {
         }
     }
 
-    /// Pairs as records.
+    /// Pairs as records; `None` if they are none.
     fn pairs(&mut self, payload: &[u8], pickled: bool, out: &mut Vec<u8>) -> Option<()> {
         let (part, dict) = payload.split_first_chunk()?;
         let part = u32::from_le_bytes(*part);
@@ -234,6 +239,9 @@ impl<'t> Task<'t> {
             record[..width].copy_from_slice(&part.to_be_bytes()[4 - width..]);
             made.clear();
             Values { key: (!same).then_some(key), pickled, n, bytes }.write(&mut made);
+            if record.len() + made.len() > LONGEST {
+                return None;
+            }
             pack(&record, &made, out);
             Some(())
         })?;
@@ -263,6 +271,8 @@ impl Session for Task<'_> {
         self.step(out)?;
         let Some(mut counters) = self.counters.take() else { return Ok(None) };
         if let Some(mut interpreter) = self.interpreter.take() {
+            interpreter.process.settle();
+            interpreter.process.shown().for_each(|line| self.observer.log(&self.name, &line));
             for (name, n) in interpreter.process.counters() {
                 *counters.entry(name).or_default() += n;
             }
@@ -276,7 +286,8 @@ impl Session for Task<'_> {
     }
 }
 
-/// The file below the job's that is the interpreter's program.
-pub(super) fn harness(files: &std::path::Path) -> PathBuf {
-    files.join(".harness.py")
+/// The file below the job's that is the interpreter's program. It is by itself: what stands beside a program can be imported
+/// in place of what the program means.
+pub(super) fn harness(files: &Path) -> PathBuf {
+    files.join(".harness/harness.py")
 }

@@ -31,6 +31,8 @@ mod raft;
 #[cfg(feature = "objects")]
 #[cfg(feature = "scripts")]
 mod sandbox;
+#[cfg(feature = "scripts")]
+mod scripts;
 mod signals;
 mod stores;
 #[cfg(feature = "scripts")]

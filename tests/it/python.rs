@@ -104,7 +104,8 @@ fn what_functions_return_is_pairs_or_a_value() {
     }
     let reduced = |body: &str| f.made(&format!("{map}def reduce(key, values):\n    {body}\n"), &[]);
     assert_eq!(reduced("return [v[0] for v in values]"), "a\t[1, 2]\nb\t[5]\n");
-    assert_eq!(reduced("return [(v[0], key) for v in values]"), "1\ta\n2\ta\n5\tb\n");
+    assert_eq!(reduced("return [(v[0], key) for v in values]"), "a\t[[1, \"a\"], [2, \"a\"]]\nb\t[[5, \"b\"]]\n");
+    assert_eq!(reduced("for v in values: yield v[0], key"), "1\ta\n2\ta\n5\tb\n");
     assert_eq!(reduced("for v in values: yield v[0]"), "a\t1\na\t2\nb\t5\n");
     assert_eq!(reduced("return None"), "");
     assert_eq!(reduced("return {'n': len(values)}"), "a\t{\"n\": 2}\nb\t{\"n\": 1}\n");
@@ -213,7 +214,7 @@ fn what_is_no_job_is_refused_at_once() {
         ("return 1", "map must return or yield pairs of a key and a value, not 1"),
         ("yield 1", "a pair of a key that can be hashed and a value is wanted"),
         ("yield [], 1", "a pair of a key that can be hashed and a value is wanted"),
-        ("yield frozenset(), 1", "keys are str, bytes, numbers, None or tuples of these, not frozenset"),
+        ("yield frozenset(), 1", "keys are str, bytes, int, float, None or tuples of these, not frozenset"),
         ("yield 1, (lambda: 1)", "a value cannot be pickled"),
         ("import os; os._exit(0)", "it ended in the middle of its work"),
         ("import os; os._exit(7)", "it exited with code 7"),
@@ -304,4 +305,134 @@ fn interpreters_stay_for_the_job() {
     let done = f.python(code, &["d", "--threads", "2"]);
     assert_eq!((done.code, done.out.as_str()), (Some(0), "x\t20\n"), "{}", done.err);
     assert!(done.err.matches("begun").count() <= 2, "{}", done.err);
+}
+
+/// A value that happens to begin with its key is a value.
+#[test]
+fn a_combiner_keeps_the_shape_of_values() {
+    let f = folder("5 2\n5 3\n6 1\n6 1\n");
+    let map = "def map(key, value):\n    k, n = value.split()\n    yield int(k), (int(n), 1)\n";
+    let list = "def reduce(key, values):\n    return list(values)\n";
+    let sums = "sum(v[0] for v in values), sum(v[1] for v in values)";
+    for combine in [format!("return {sums}"), format!("yield key, ({sums})")] {
+        let code = format!("{map}def combine(key, values):\n    {combine}\n{list}");
+        assert_eq!(f.made(&code, &[]), "5\t[[5, 2]]\n6\t[[2, 2]]\n", "{combine}");
+    }
+    let code = format!(
+        "from collections import namedtuple\nP = namedtuple('P', 's n')\n{map}def combine(key, values):\n    return P({sums})\ndef reduce(key, values):\n    return values[0].s\n"
+    );
+    assert_eq!(f.made(&code, &[]), "5\t5\n6\t2\n");
+    let code = "def map(key, value):\n    yield value, 1\ndef combine(key, values):\n    yield key + 'x', 1\n";
+    let done = f.python(code, &["in", "--attempts", "1"]);
+    assert!(done.err.contains("combine must keep the key, and made ('5 2x', 1) of it, at '5 2'"), "{}", done.err);
+}
+
+#[test]
+fn what_a_file_imports_is_none_of_its_functions() {
+    let f = folder("a b\nb\n");
+    let code = "from functools import reduce\ndef map(key, value):\n    for w in value.split(): yield w, 1\n\
+        def reducer(key, values):\n    return reduce(lambda a, b: a + b, values)\n";
+    assert_eq!(f.made(code, &[]), "a\t1\nb\t2\n");
+    // A default is no second argument that an older function wants.
+    let code = "def map_function(line, sep=' '):\n    return [(w, 1) for w in line.split(sep)]\n";
+    assert_eq!(f.made(code, &[]), "a\t1\nb\t1\nb\t1\n");
+    // Nor is the file in the way of modules of its name.
+    for name in ["types.py", "inspect.py", "json.py", "my.job.py"] {
+        f.file(name, "class V: n = 7\ndef map(key, value):\n    yield 'v', V()\ndef reduce(key, values):\n    return values[0].n\n");
+        let done = ended(f.command(program()).args(["run", "python", name, "in"]).output().unwrap());
+        assert_eq!((done.code, done.out.as_str()), (Some(0), "v\t7\n"), "{name}: {}", done.err);
+    }
+}
+
+/// Batches end at the same records whenever the input comes.
+#[test]
+fn what_is_mapped_together_does_not_depend_on_time() {
+    let f = Folder::new();
+    let text: String = (0..200_000).map(|n| format!("line {n}\n")).collect();
+    let len = text.len();
+    f.file("in", gzip(text.as_bytes()));
+    std::fs::rename(f.path().join("in"), f.path().join("in.gz")).unwrap();
+    let code = "import random, time\nr = random.Random()\ndef map_batch(key, values):\n    time.sleep(r.random() * 0.05)\n    yield 'n', len(values)\n    yield 'bytes', sum(map(len, values)) + len(values)\n";
+    let made: Vec<String> = (0..3).map(|_| f.python(code, &["in.gz"]).out).collect();
+    assert!(made[0] == made[1] && made[1] == made[2], "{made:?}");
+    let bytes: usize = made[0].lines().filter_map(|line| line.strip_prefix("bytes\t")?.parse::<usize>().ok()).sum();
+    assert_eq!(bytes, len);
+    assert!(made[0].lines().count() > 10, "{}", made[0]);
+}
+
+#[test]
+fn what_looks_like_pairs_and_is_none_is_refused() {
+    let f = folder("ab cd\n");
+    for body in ["return value.split()", "return value", "return b'ab'"] {
+        let done = f.python(&format!("def map(key, value):\n    {body}\n"), &["in", "--attempts", "1"]);
+        assert!(
+            done.code == Some(3) && done.err.contains("map must return or yield pairs"),
+            "{body}: {} {}",
+            done.out,
+            done.err
+        );
+    }
+    assert_eq!(f.made("def map(key, value):\n    return value, 1\n", &[]), "ab cd\t1\n");
+    assert_eq!(f.made("def map(key, value):\n    return ('a', 1), ('b', 2)\n", &[]), "a\t1\nb\t2\n");
+}
+
+#[test]
+fn a_large_group_that_is_gone_through_twice_is_told() {
+    let f = folder((0..100).map(|n| format!("{n}\n")).collect::<String>());
+    let map = "def map(key, value):\n    yield 'k', value * 50000\n";
+    let done = f.python(
+        &format!(
+            "{map}def reduce(key, values):\n    n = sum(1 for v in values)\n    return n, sum(len(v) for v in values)\n"
+        ),
+        &["in", "--attempts", "1"],
+    );
+    assert!(
+        done.code == Some(3) && done.err.contains("the values of a large group go by once"),
+        "{} {}",
+        done.out,
+        done.err
+    );
+    let done =
+        f.python(&format!("{map}def reduce(key, values):\n    return len(values)\n"), &["in", "--attempts", "1"]);
+    assert!(done.code == Some(3) && done.err.contains("the values of a large group are not counted"), "{}", done.err);
+}
+
+#[test]
+fn text_of_all_kinds_comes_out_and_is_told() {
+    let f = folder("a\r\nb\r");
+    assert_eq!(f.made("def map(key, value):\n    yield value, None\n", &[]), "a\nb\n");
+    let f = folder("x\n");
+    f.file("job.py", "def map(key, value):\n    yield '\\ud83d cut', '\\udcff'\n");
+    let done = f.command(program()).args(["run", "python", "job.py", "in"]).output().unwrap();
+    assert_eq!(done.stdout, b"\xed\xa0\xbd cut\t\xff\n", "{}", String::from_utf8_lossy(&done.stderr));
+    f.file("in", b"caf\xe9\n".as_slice());
+    let code = "import gristmill, sys\ndef map(key, value):\n    gristmill.counter('words', value, 2**70)\n    sys.stderr.write('no end')\n    yield 1, 1\n";
+    let done = f.python(code, &["in"]);
+    assert!(
+        done.code == Some(0) && done.err.contains("9,223,372,036,854,775,807") && done.err.contains("no end\n"),
+        "{}",
+        done.err
+    );
+    let code = "def map(key, value):\n    try: int('x')\n    except ValueError as e: raise RuntimeError('bad line: ' + value + '\\nmore') from e\n";
+    let done = f.python(code, &["in", "--attempts", "1"]);
+    assert!(
+        done.err.contains("RuntimeError: bad line: caf") && done.err.contains("(job.py, line 3, in map)"),
+        "{}",
+        done.err
+    );
+    assert!(done.err.contains("ValueError: invalid literal for int()"), "{}", done.err);
+    let done = f.python("def map(a, b, c): pass\n", &["in", "--attempts", "1"]);
+    assert!(done.err.contains("map() missing 1 required positional argument: 'c'"), "{}", done.err);
+}
+
+#[test]
+fn children_of_functions_end_by_themselves() {
+    let f = folder("a\n");
+    let code = "import os, sys\ndef map(key, value):\n    pid = os.fork()\n    if pid == 0: sys.exit(3)\n    yield value, os.waitpid(pid, 0)[1] >> 8\n";
+    assert_eq!(f.made(code, &[]), "a\t3\n");
+    // What failed is told even when much of what was made before it is not read yet.
+    let code = "def map(key, value):\n    for n in range(5000): yield n, 'x' * 100\n    yield 'z', 'y' * 1000000\n    yield 'w', (lambda: 1)\n\
+        def partition(key, parts):\n    return {'z': 1, 'w': 2}.get(key, 0)\n";
+    let done = f.python(code, &["in", "-o", "out", "--reducers", "3", "--attempts", "1"]);
+    assert!(done.err.contains("a value cannot be pickled") && done.err.contains("at 'w'"), "{}", done.err);
 }

@@ -187,7 +187,11 @@ impl<'f> Mapped<'f> {
                 settled(read, failed).and_then(|read| Ok((read, work.finish(&mut |bytes| written.write(bytes))?)));
             if done.is_err() {
                 let (offset, before) = base;
-                *place = format!(" in {name} near byte {}", (offset + work.read()).saturating_sub(before));
+                *place = match shared.format() {
+                    Format::Lines => format!(" in {name} near byte {}", (offset + work.read()).saturating_sub(before)),
+                    // Bytes of other records were not given as they stand in the input.
+                    _ => format!(" in {name}"),
+                };
             }
             done
         };

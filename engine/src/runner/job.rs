@@ -156,7 +156,7 @@ impl Job for RunnerJob {
             Target::Folder { path, overwrite: true } => Some(path.clone()),
             _ => None,
         };
-        self.runner.prepare(&options.scratch, context.exec.threads(), context.observer)?;
+        self.runner.prepare(&options.scratch, context)?;
         // Parts are open side by side, or wait for their turn on the stream.
         if self.reduces != Reduces::None || matches!(target, Target::Writer(_)) {
             check_limit(parts as u32)?;

@@ -8,8 +8,6 @@ use super::keys;
 
 /// Bytes before a record.
 const HEAD: usize = 8;
-/// Bytes of a record's key and value: beyond, it is taken for damage.
-const LONGEST: usize = 1 << 30;
 
 /// Bytes that the number of a part takes in front of a key, if there are so many parts.
 pub fn width(parts: u32) -> usize {
@@ -58,7 +56,7 @@ impl Records {
         while !self.rest.is_empty() && !block.is_empty() {
             let want = match self.rest.first_chunk::<HEAD>() {
                 None => HEAD,
-                Some(_) => HEAD + lengths(&self.rest).min(LONGEST),
+                Some(_) => HEAD + lengths(&self.rest),
             };
             let take = (want - self.rest.len()).min(block.len());
             self.rest.extend_from_slice(&block[..take]);
