@@ -43,7 +43,7 @@
 //! `gristmill::main(gristmill::apps::all().into_iter().chain([…]))`. To run jobs without a command line, use
 //! [`engine::job`].
 
-// One exception: `cli::closed`.
+// Two exceptions: `cli::closed` and `process::child`.
 #![deny(unsafe_code)]
 
 mod cli;

@@ -22,6 +22,7 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, Scope,
 };
+use rustix::fs::FileType;
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
@@ -61,27 +62,25 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Bounds what this process begins from now on, and itself. `used` are processes and threads of the same user that count
-    /// against the number of processes.
-    pub(crate) fn set(&self, used: u64) -> io::Result<()> {
+    /// As limits of a process. `used` are processes and threads of the same user that count against their number.
+    pub(crate) fn of_process(&self, used: u64) -> Vec<(Resource, Rlimit)> {
         let limits = [
             (Resource::Nofile, Some(OPEN_FILES)),
-            (Resource::Fsize, Some(self.scratch)),
-            // Reached a little after whoever counts them has seen it.
+            // Whoever watches is to see first what was passed: its words say more.
+            (Resource::Fsize, Some(self.scratch.saturating_add(1 << 20))),
             (Resource::Nproc, Some(self.processes + used + 8)),
             (Resource::Core, Some(0)),
             (Resource::Cpu, self.cpu),
         ];
-        for (resource, most) in limits {
-            let Some(most) = most else { continue };
+        let limit = |(resource, most): (Resource, Option<u64>)| {
+            let most = most?;
             // At the second limit of time a process is killed without a word why.
             let later = if resource == Resource::Cpu { most + 5 } else { most };
             // The system's hard limit stays where it is lower than ours.
             let hard = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
-            let limit = Rlimit { current: Some(most.min(hard)), maximum: Some(later.min(hard)) };
-            rustix::process::setrlimit(resource, limit)?;
-        }
-        Ok(())
+            Some((resource, Rlimit { current: Some(most.min(hard)), maximum: Some(later.min(hard)) }))
+        };
+        limits.into_iter().filter_map(limit).collect()
     }
 }
 
@@ -95,10 +94,28 @@ pub(crate) enum Identity {
 }
 
 impl Identity {
-    /// A user of its own for what root begins, where the kernel can bound what that user reads.
+    /// A user of its own for what root begins, where root may give itself away and the kernel can bound what that user reads.
     pub(crate) fn choose() -> Self {
-        let root = rustix::process::geteuid().is_root() && landlock_abi() != ABI::Unsupported;
-        if root { Self::Own(FIRST_UID + std::process::id()) } else { Self::Same }
+        let id = FIRST_UID + std::process::id();
+        let may = CapabilitySet::CHOWN | CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP;
+        let has = rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(may));
+        let known = ["uid_map", "gid_map"].iter().all(|map| {
+            let text = std::fs::read_to_string(format!("/proc/self/{map}")).unwrap_or_default();
+            text.lines().any(|line| in_range(line, id))
+        });
+        let root = rustix::process::geteuid().is_root();
+        if root && has && known && landlock_abi() != ABI::Unsupported { Self::Own(id) } else { Self::Same }
+    }
+
+    /// Gives it the pipes that are this process's standard streams.
+    pub(crate) fn give_streams(self) {
+        let Self::Own(id) = self else { return };
+        for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+            if rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo) {
+                // What cannot be given can be used all the same, but not be opened again.
+                let _ = rustix::fs::fchown(fd, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)));
+            }
+        }
     }
 
     /// Gives it a folder that was made for it, with what is in there.
@@ -110,6 +127,13 @@ impl Identity {
         }
         Ok(())
     }
+}
+
+/// Whether a line of a map of ids (user_namespaces(7)) has an id.
+fn in_range(line: &str, id: u32) -> bool {
+    let mut numbers = line.split_ascii_whitespace().filter_map(|number| number.parse::<u64>().ok());
+    let (Some(first), Some(_), Some(n)) = (numbers.next(), numbers.next(), numbers.next()) else { return false };
+    (first..first.saturating_add(n)).contains(&u64::from(id))
 }
 
 impl Sandbox {
@@ -125,7 +149,7 @@ impl Sandbox {
         }
         rustix::thread::set_no_new_privs(true).map_err(|e| format!("no_new_privs: {e}"))?;
         self.restrict_files().map_err(|e| format!("Landlock: {e}"))?;
-        calls::restrict(self.network)
+        calls::restrict(self.network, identity == Identity::Same)
     }
 
     fn restrict_files(&self) -> Result<RulesetStatus, landlock::RulesetError> {
@@ -171,7 +195,9 @@ fn become_user(id: u32) -> rustix::io::Result<()> {
     thread::set_thread_res_gid(Gid::from_raw(id), Gid::from_raw(id), Gid::from_raw(id))?;
     thread::set_thread_res_uid(Uid::from_raw(id), Uid::from_raw(id), Uid::from_raw(id))?;
     drop_capabilities(CapabilitySet::DAC_READ_SEARCH)?;
-    thread::configure_capability_in_ambient_set(CapabilitySet::DAC_READ_SEARCH, true)
+    // Of a container's root it may be missing: then what others may read is read.
+    let has = thread::capabilities(None)?.permitted.contains(CapabilitySet::DAC_READ_SEARCH);
+    if has { thread::configure_capability_in_ambient_set(CapabilitySet::DAC_READ_SEARCH, true) } else { Ok(()) }
 }
 
 fn drop_capabilities(keep: CapabilitySet) -> rustix::io::Result<()> {
@@ -212,6 +238,9 @@ pub(crate) fn missing() -> Vec<&'static str> {
     }
     if !calls::supported() {
         all.push("system calls and the network are not restricted (no seccomp)");
+    }
+    if rustix::process::geteuid().is_root() && Identity::choose() == Identity::Same {
+        all.push("code runs as root, without its capabilities (this root cannot give another user id)");
     }
     if !Path::new("/proc/thread-self/children").is_file() {
         all.push("memory and the number of processes are not watched (no CONFIG_PROC_CHILDREN)");

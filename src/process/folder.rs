@@ -79,8 +79,13 @@ pub(crate) struct Files {
 impl Files {
     /// Copies what was shipped into a new folder below `parent`; files are made executable there.
     pub(crate) fn new(parent: &Path, shipped: &[Shipped]) -> Result<Self, String> {
-        let folder = tempfile::Builder::new().prefix("gristmill-files-").tempdir_in(parent);
+        let folder = private().prefix("gristmill-files-").tempdir_in(parent);
         let folder = folder.map_err(|e| format!("cannot create a folder in {}: {e}", parent.display()))?;
+        if rustix::process::geteuid().is_root() {
+            // The code of root is another user, who comes through here to its own folder; what there is beside, it does not see.
+            let passes = fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711));
+            passes.map_err(|e| format!("cannot open {}: {e}", folder.path().display()))?;
+        }
         let files = folder.path().join(SHIPPED);
         let mut names = Vec::new();
         fs::create_dir(&files).map_err(|e| format!("cannot create a folder in {}: {e}", folder.path().display()))?;
@@ -114,7 +119,7 @@ impl Files {
 
     /// A folder for an attempt, with all files of the job in it.
     pub(crate) fn attempt(&self) -> io::Result<tempfile::TempDir> {
-        let folder = tempfile::Builder::new().prefix("attempt-").tempdir_in(self.folder.path())?;
+        let folder = private().prefix("attempt-").tempdir_in(self.folder.path())?;
         for name in &self.names {
             symlink(self.shipped().join(name), folder.path().join(name))?;
         }
@@ -125,7 +130,7 @@ impl Files {
     /// Keeps what a failed attempt needs, and returns the script that does it again.
     pub(crate) fn keep(&self, command: &Command, input: &mut Input<'_>) -> Result<PathBuf, Error> {
         let written = |e| Error::Write { action: "write", path: self.keep.clone(), source: e };
-        let folder = tempfile::Builder::new().prefix("gristmill-failed-").tempdir_in(&self.keep).map_err(written)?;
+        let folder = private().prefix("gristmill-failed-").tempdir_in(&self.keep).map_err(written)?;
         let files = folder.path().join("files");
         let file = fs::File::create_new(folder.path().join("input")).map_err(written)?;
         let mut to = BufWriter::new(Bounded { file, left: MOST_KEPT });
@@ -158,6 +163,13 @@ impl Write for Bounded {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
+}
+
+/// Folders that nobody else looks into.
+fn private() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.permissions(fs::Permissions::from_mode(0o700));
+    builder
 }
 
 /// Copies a folder that is ours; links in it stay links.

@@ -26,8 +26,10 @@ const LOOK: Duration = Duration::from_millis(100);
 const PIPE: usize = 1 << 20;
 /// Bytes that are read at a time.
 const READ: usize = 256 << 10;
-/// How long others may hold a process's output open after it ended, and write nothing.
+/// How long others may hold a process's standard error open after it ended, and say nothing.
 const LINGER: Duration = Duration::from_secs(5);
+/// How often standard error is read at the end.
+const READS: usize = 16;
 /// How long a supervisor may take to end everything.
 const END: Duration = Duration::from_secs(10);
 
@@ -157,10 +159,6 @@ impl Process {
             }
             return Ok(input.len());
         }
-        if self.end.is_some() && self.active.elapsed() > LINGER {
-            // Others hold its input open and do not read it.
-            self.input = None;
-        }
         self.be_patient()?;
         Ok(taken)
     }
@@ -253,8 +251,15 @@ impl Process {
         let what = match end {
             End::Code(0) => return Ok(()),
             End::Code(_) if !self.codes_count => return Ok(()),
+            // As shells tell of a signal.
+            End::Code(code) if code == 128 + Signal::XCPU.as_raw() || code == 128 + Signal::XFSZ.as_raw() => {
+                return self.outcome(End::Signal(code - 128));
+            }
             End::Code(code) => format!("it exited with code {code}"),
-            End::NotBegun(error) => not_begun(&self.program, &io::Error::from_raw_os_error(error)),
+            End::NotBegun(error) => {
+                let advice = if self.confined && error == Errno::ACCESS.raw_os_error() { ADVICE } else { "" };
+                not_begun(&self.program, &io::Error::from_raw_os_error(error)) + advice
+            }
             End::Signal(signal) if signal == Signal::XCPU.as_raw() => {
                 let seconds = self.limits.cpu.unwrap_or_default();
                 format!("it used {seconds} s of a core, which is all that a process may use (--task-cpu)")
@@ -283,7 +288,10 @@ impl Process {
     fn failure(&mut self, what: String) -> Failed {
         self.kill();
         let shown = &mut self.shown;
-        while let Some(pipe) = &self.error
+        // What nobody ends might write for ever.
+        let mut rounds = 0..READS;
+        while rounds.next().is_some()
+            && let Some(pipe) = &self.error
             && let Ok(n @ 1..) = rustix::io::read(pipe, &mut self.buffer[..])
         {
             self.said.hear(&self.buffer[..n], &mut |line| shown.push(line.into()));
@@ -335,7 +343,9 @@ impl Process {
 
     /// Hears what was said up to now, without waiting for more; a line without an end ends here.
     pub(crate) fn settle(&mut self) {
-        while let Some(pipe) = &self.error
+        let mut rounds = 0..READS;
+        while rounds.next().is_some()
+            && let Some(pipe) = &self.error
             && rustix::io::ioctl_fionread(pipe).is_ok_and(|n| n > 0)
             && self.hear().is_ok()
         {}
@@ -395,10 +405,10 @@ impl Process {
             self.step(&[], out)?;
             end = self.look()?;
         }
-        // What it left behind may hold its output open, but not for ever.
-        let silent = self.output.is_none() && self.error.is_none();
+        // What it left behind may still write output, as long as anything may go on. Words are waited for a little.
+        let silent = self.output.is_none() && (self.error.is_none() || self.active.elapsed() > LINGER);
         match end {
-            Some(end) if silent || self.active.elapsed() > LINGER => {
+            Some(end) if silent => {
                 self.outcome(end)?;
                 return Ok(Some(std::mem::take(&mut self.said.counters)));
             }

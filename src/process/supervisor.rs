@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, WaitOptions};
 
 use super::plan::{Bound, End, Plan, Told};
 use super::tree;
@@ -34,6 +35,8 @@ const MEASURE: Duration = Duration::from_millis(500);
 const MOST_FILES: usize = 1_000_000;
 /// How long processes may take to be gone that were killed.
 const GONE: Duration = Duration::from_secs(30);
+/// Processes that an ordinary user may begin elsewhere while a task runs.
+const SPARE: u64 = 4096;
 
 /// Supervises, if that is what the arguments of this program say.
 pub(crate) fn asked(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
@@ -46,30 +49,29 @@ pub(crate) fn asked(mut arguments: impl Iterator<Item = OsString>) -> Option<Exi
 }
 
 fn supervise(path: &Path) -> std::io::Result<()> {
+    super::child::begin_afresh()?;
     let plan = Plan::read(path)?;
     let told_to_end = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGTERM, told_to_end.clone())?;
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let child = match begin(&plan) {
         Ok(child) => child,
         Err(told) => return told.write(path),
     };
-    let mut watch = Watch { plan: &plan, child: Some(child), measured: Instant::now() };
+    // Dropped, it ends what is left: whatever fails here, nothing of the code stays.
+    let mut watch = Watch { plan: &plan, group: child, child: Some(child), none_left: false, measured: Instant::now() };
+    if let Err(e) = let_go() {
+        return Told::NoSandbox(format!("its streams cannot be let go of: {e}")).write(path);
+    }
     let mut told = false;
     loop {
         watch.wait();
-        let end = watch.reap();
-        if let Some(end) = end.filter(|_| !told) {
+        if let Some(end) = watch.reap().filter(|_| !told) {
             Told::Ended(end).write(path)?;
             told = true;
         }
-        if tree::descendants().is_empty() {
-            return Ok(());
-        }
         let orphaned = rustix::process::getppid().is_none_or(|parent| parent.as_raw_nonzero().get() != plan.parent);
-        if orphaned || told_to_end.load(Ordering::Relaxed) {
-            watch.end_all();
+        if watch.none_left || orphaned || told_to_end.load(Ordering::Relaxed) {
             return Ok(());
         }
         if let Some((bound, used)) = watch.over() {
@@ -77,59 +79,65 @@ fn supervise(path: &Path) -> std::io::Result<()> {
             if !told {
                 Told::Ended(End::Over(bound, used)).write(path)?;
             }
-            watch.end_all();
             return Ok(());
         }
     }
 }
 
-/// Begins the code, and lets go of its streams.
+/// Begins the code.
 fn begin(plan: &Plan) -> Result<Pid, Told> {
-    let refused = |what: &str| {
-        let what = what.to_string();
-        move |e: std::io::Error| Told::NoSandbox(format!("{what}: {e}"))
-    };
     let identity = if plan.sandbox.is_some() { Identity::choose() } else { Identity::Same };
     for folder in plan.sandbox.iter().flat_map(|sandbox| &sandbox.own) {
-        identity.give(folder).map_err(refused("its folder cannot be given to it"))?;
+        identity.give(folder).map_err(|e| Told::NoSandbox(format!("its folder cannot be given to it: {e}")))?;
     }
-    let used = if identity == Identity::Same { tree::threads_of_user() } else { 0 };
-    // A thread of its own enters the sandbox, and what it begins is in it.
-    let started = std::thread::scope(|scope| {
-        let begun = scope.spawn(|| {
-            if let Some(sandbox) = &plan.sandbox {
+    // What it opens again by name, as /dev/stderr, must be its own.
+    identity.give_streams();
+    // Of a user who has others the number of processes is no bound of one task: that is watched, and this is for bombs.
+    let used = if identity == Identity::Same { tree::threads_of_user() + SPARE } else { 0 };
+    let limits = plan.limits.of_process(used);
+    let (words, environment) = (plan.words.clone(), plan.environment.clone());
+    let (sandbox, folder) = (plan.sandbox.clone(), plan.folder.clone());
+    let (tell, told) = std::sync::mpsc::channel();
+    // A thread of its own enters the sandbox, and what it begins is in it. It stays: the code ends with it.
+    let inside = move || {
+        let begun = (|| {
+            if let Some(sandbox) = &sandbox {
                 sandbox.enter(identity).map_err(Told::NoSandbox)?;
             }
-            plan.limits.set(used).map_err(refused("limits cannot be set"))?;
-            let (program, arguments) = plan.words.split_first().ok_or(Told::Ended(End::NotBegun(0)))?;
-            let child = std::process::Command::new(program)
-                .args(arguments)
-                .env_clear()
-                .envs(plan.environment.iter().map(|(name, value)| (name, value)))
-                .current_dir(&plan.folder)
-                .process_group(0)
-                .spawn();
-            let child = child.map_err(|e| Told::Ended(End::NotBegun(e.raw_os_error().unwrap_or(0))))?;
+            let (program, arguments) = words.split_first().ok_or(Told::Ended(End::NotBegun(0)))?;
+            let mut command = std::process::Command::new(program);
+            command.args(arguments).env_clear().envs(environment).current_dir(folder).process_group(0);
+            super::child::limited(&mut command, limits);
+            let child = command.spawn().map_err(|e| Told::Ended(End::NotBegun(e.raw_os_error().unwrap_or(0))))?;
             Ok(Pid::from_child(&child))
-        });
-        begun.join().unwrap_or_else(|_| Err(Told::NoSandbox("its thread panicked".into())))
-    });
-    let child = started?;
-    // An end of a pipe that we held would keep others waiting.
-    let nothing = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
-    let nothing: OwnedFd = nothing.map_err(refused("/dev/null cannot be opened"))?.into();
-    let let_go = rustix::stdio::dup2_stdin(&nothing)
-        .and_then(|()| rustix::stdio::dup2_stdout(&nothing))
-        .and_then(|()| rustix::stdio::dup2_stderr(&nothing));
-    let_go.map_err(|e| refused("its streams cannot be let go of")(e.into()))?;
-    Ok(child)
+        })();
+        if tell.send(begun).is_ok() {
+            loop {
+                std::thread::park();
+            }
+        }
+    };
+    std::thread::spawn(inside);
+    told.recv().unwrap_or_else(|_| Err(Told::NoSandbox("its thread panicked".into())))
 }
 
-/// The code at work.
+/// Lets go of the code's streams: an end of a pipe that we held would keep others waiting.
+fn let_go() -> std::io::Result<()> {
+    let nothing: OwnedFd = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into();
+    rustix::stdio::dup2_stdin(&nothing)?;
+    rustix::stdio::dup2_stdout(&nothing)?;
+    Ok(rustix::stdio::dup2_stderr(&nothing)?)
+}
+
+/// The code at work. Dropped, nothing is left of it.
 struct Watch<'p> {
     plan: &'p Plan,
+    /// The group that the code began with.
+    group: Pid,
     /// The process that was begun, until it ended.
     child: Option<Pid>,
+    /// All that came of it has ended.
+    none_left: bool,
     measured: Instant,
 }
 
@@ -148,15 +156,20 @@ impl Watch<'_> {
     /// Waits for all that have ended; how the code did.
     fn reap(&mut self) -> Option<End> {
         let mut end = None;
-        for pid in tree::ours() {
-            let how = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-            let ended = rustix::process::waitid(WaitId::Pid(pid), how).ok().flatten();
-            if let Some(status) = ended.filter(|_| self.child == Some(pid)) {
-                self.child = None;
-                end = status.terminating_signal().map(End::Signal).or(status.exit_status().map(End::Code));
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if self.child == Some(pid) => {
+                    self.child = None;
+                    end = status.terminating_signal().map(End::Signal).or(status.exit_status().map(End::Code));
+                }
+                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Ok(None) => return end,
+                Err(_) => {
+                    self.none_left = true;
+                    return end;
+                }
             }
         }
-        end
     }
 
     /// The first bound that is passed, with what was used.
@@ -164,12 +177,12 @@ impl Watch<'_> {
         let limits = &self.plan.limits;
         let pids = tree::descendants();
         let used = tree::used(&pids);
-        if used.threads >= limits.processes {
+        if used.threads > limits.processes {
             return Some((Bound::Processes, used.threads));
         }
         if used.memory > limits.memory {
-            // Pages that several share were counted for each of them.
-            let memory = if pids.len() == 1 { used.memory } else { tree::proportional(&pids).unwrap_or(used.memory) };
+            // Pages that several share were counted for each of them, and those of files, which the system can take back.
+            let memory = tree::proportional(&pids).unwrap_or(used.memory);
             if memory > limits.memory {
                 return Some((Bound::Memory, memory));
             }
@@ -187,14 +200,22 @@ impl Watch<'_> {
     /// Ends all that is left.
     fn end_all(&mut self) {
         let begun = Instant::now();
-        while begun.elapsed() < GONE {
+        self.reap();
+        while !self.none_left && begun.elapsed() < GONE {
             tree::end_all();
-            self.reap();
-            if tree::descendants().is_empty() {
-                return;
+            if self.child.is_some() {
+                // Where children cannot be listed, at least those that stayed with it.
+                let _ = rustix::process::kill_process_group(self.group, rustix::process::Signal::KILL);
             }
             std::thread::sleep(Duration::from_millis(1));
+            self.reap();
         }
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.end_all();
     }
 }
 

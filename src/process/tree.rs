@@ -18,7 +18,7 @@ const MOST: usize = 100_000;
 
 /// All descendants of this process, parents before children.
 pub(crate) fn descendants() -> Vec<Pid> {
-    let mut all = ours();
+    let mut all = children(&[rustix::process::getpid()]);
     let mut from = 0;
     while from < all.len() && all.len() < MOST {
         let next = children(&all[from..]);
@@ -26,11 +26,6 @@ pub(crate) fn descendants() -> Vec<Pid> {
         all.extend(next);
     }
     all
-}
-
-/// The children of this process, those that ended and were not waited for too.
-pub(crate) fn ours() -> Vec<Pid> {
-    children(&[rustix::process::getpid()])
 }
 
 /// The children of processes, whichever of their threads began them.
@@ -64,14 +59,18 @@ fn stat(pid: Pid) -> Option<(u64, u64)> {
     Some((threads, fields.nth(3)?.parse().ok()?))
 }
 
-/// Bytes of memory in which each page counts once, by the kernel's shares. Slow.
+/// Bytes of memory in which each page counts once, by the kernel's shares, without those of files. Slow. `None` where the
+/// kernel does not tell.
 pub(crate) fn proportional(pids: &[Pid]) -> Option<u64> {
     let of = |pid: &Pid| {
         let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", pid.as_raw_nonzero())).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+        let number = |line: &str| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024);
+        let parts = ["Pss_Anon:", "Pss_Shmem:"].map(|label| text.lines().find_map(|line| line.strip_prefix(label)));
+        parts.into_iter().map(|part| number(part?)).sum::<Option<u64>>()
     };
-    pids.iter().map(of).sum()
+    // Of one that has ended nothing is left, whoever has still to wait for it.
+    let known: Vec<u64> = pids.iter().filter_map(of).collect();
+    (!known.is_empty()).then(|| known.iter().sum())
 }
 
 /// Processes and threads of the user that this process runs as.

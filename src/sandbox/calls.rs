@@ -38,6 +38,13 @@ const REFUSED: &[i64] = &[
     // Namespaces; see also `clone`.
     libc::SYS_unshare,
     libc::SYS_setns,
+    // Memory that belongs to no process, where nobody counts it, and that outlives all of them.
+    libc::SYS_memfd_create,
+    libc::SYS_memfd_secret,
+    libc::SYS_shmget,
+    libc::SYS_semget,
+    libc::SYS_msgget,
+    libc::SYS_mq_open,
     // Keyrings.
     libc::SYS_add_key,
     libc::SYS_request_key,
@@ -98,7 +105,18 @@ fn is(argument: u8, op: SeccompCmpOp, value: u64) -> Result<SeccompCondition, se
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value)
 }
 
-fn rules(network: bool) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {
+/// Calls whose first argument is a process: of the same user it could be any.
+const OF_PROCESS: [i64; 5] = [
+    libc::SYS_prlimit64,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setattr,
+];
+/// Calls that name a kind of whom they are about, where 0 is a process, and which.
+const OF_KIND: [i64; 1] = [libc::SYS_setpriority];
+
+fn rules(network: bool, same_user: bool) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     let namespace = |bit: &i32| {
         let bit = u64::from(*bit as u32);
@@ -118,6 +136,21 @@ fn rules(network: bool) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::
         Vec::new()
     };
     rules.insert(libc::SYS_socket, sockets);
+    // A pair of these sends to any path.
+    let datagrams = vec![is(1, SeccompCmpOp::MaskedEq(0xf), libc::SOCK_DGRAM as u64)?];
+    rules.insert(libc::SYS_socketpair, vec![SeccompRule::new(datagrams)?]);
+    if same_user {
+        for call in OF_PROCESS {
+            rules.insert(call, vec![SeccompRule::new(vec![is(0, SeccompCmpOp::Ne, 0)?])?]);
+        }
+        for call in OF_KIND {
+            let other = |argument| SeccompRule::new(vec![is(argument, SeccompCmpOp::Ne, 0)?]);
+            rules.insert(call, vec![other(0)?, other(1)?]);
+        }
+        // Its first argument is a kind, where 1 is a process.
+        let other = |argument, this| SeccompRule::new(vec![is(argument, SeccompCmpOp::Ne, this)?]);
+        rules.insert(libc::SYS_ioprio_set, vec![other(0, 1)?, other(1, 0)?]);
+    }
     #[cfg(target_arch = "x86_64")]
     {
         let others: Vec<_> = rules.iter().map(|(call, rules)| (call | OTHER_NUMBERS, rules.clone())).collect();
@@ -131,14 +164,14 @@ pub(crate) fn supported() -> bool {
     TargetArch::try_from(std::env::consts::ARCH).is_ok() && rustix::thread::secure_computing_mode().is_ok()
 }
 
-/// Filters the calls of this thread and of all that it begins.
-pub(crate) fn restrict(network: bool) -> Result<(), String> {
+/// Filters the calls of this thread and of all that it begins. `same_user` says that it runs as whoever began it.
+pub(crate) fn restrict(network: bool, same_user: bool) -> Result<(), String> {
     if !supported() {
         return Ok(());
     }
     let failed = |e: &dyn std::fmt::Display| format!("seccomp: {e}");
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|e| failed(&e))?;
-    let refused = rules(network).map_err(|e| failed(&e))?;
+    let refused = rules(network, same_user).map_err(|e| failed(&e))?;
     // Its flags are behind a pointer, where no filter can look; who is told that there is no such call uses `clone`.
     let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     for (rules, errno) in [(refused, libc::EPERM), (unknown, libc::ENOSYS)] {
@@ -158,7 +191,7 @@ mod tests {
     fn filtered<T: Send + 'static>(network: bool, then: impl FnOnce() -> T + Send + 'static) -> T {
         std::thread::spawn(move || {
             rustix::thread::set_no_new_privs(true).unwrap();
-            restrict(network).unwrap();
+            restrict(network, true).unwrap();
             then()
         })
         .join()
@@ -178,6 +211,7 @@ mod tests {
             }
         }
         assert!(filtered(false, || std::os::unix::net::UnixStream::pair().is_ok()));
+        assert!(filtered(false, || std::os::unix::net::UnixDatagram::pair().is_err()));
     }
 
     #[test]
@@ -191,6 +225,20 @@ mod tests {
             assert_eq!(made(of, SocketType::STREAM), Err(rustix::io::Errno::PERM), "family {of}");
         }
         assert_eq!(made(libc::AF_INET, SocketType::RAW), Err(rustix::io::Errno::PERM));
+    }
+
+    #[test]
+    fn limits_and_turns_of_others_are_left_alone() {
+        use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+        let most = getrlimit(Resource::Nofile).maximum;
+        let limit = move |pid| prlimit(pid, Resource::Nofile, Rlimit { current: most, maximum: most }).map(drop);
+        let parent = rustix::process::getppid();
+        let me = rustix::process::getpid();
+        assert_eq!(filtered(false, move || limit(None)), Ok(()));
+        assert_eq!(filtered(false, move || limit(Some(me))), Err(rustix::io::Errno::PERM));
+        assert!(filtered(false, move || limit(parent)).is_err());
+        let nice = |pid| rustix::process::setpriority_process(pid, 19);
+        assert!(filtered(false, move || nice(parent)).is_err());
     }
 
     #[test]

@@ -92,6 +92,9 @@ impl SandboxFlags {
         if self.sandbox == When::Off {
             return Ok(None);
         }
+        for path in &self.sandbox_read {
+            std::fs::metadata(path).map_err(|e| format!("--sandbox-read {}: {e}", path.display()))?;
+        }
         let missing = super::missing();
         match self.sandbox {
             _ if missing.is_empty() => Ok(None),
