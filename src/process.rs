@@ -20,7 +20,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use gristmill_engine::error::Error;
+use gristmill_engine::job::Context;
+
+use crate::sandbox::flags::SandboxFlags;
 use crate::sandbox::{Limits, Sandbox};
+use folder::{Files, Shipped};
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -41,6 +46,28 @@ pub(crate) struct Command {
     pub(crate) patience: Option<Duration>,
     /// Whether an exit code other than zero is a failure.
     pub(crate) codes_count: bool,
+}
+
+/// Where a job's processes run: known once it begins.
+pub(crate) struct Place {
+    pub(crate) files: Files,
+    pub(crate) limits: Limits,
+}
+
+impl Place {
+    /// Ships files into a new folder below `parent`, and tells what the sandbox lacks.
+    pub(crate) fn new(
+        sandbox: &SandboxFlags,
+        shipped: &[Shipped],
+        parent: &Path,
+        context: &Context<'_>,
+    ) -> Result<Self, Error> {
+        if let Some(note) = sandbox.check().map_err(Error::Usage)? {
+            context.observer.note(&note);
+        }
+        let files = Files::new(parent, shipped).map_err(Error::Usage)?;
+        Ok(Self { files, limits: sandbox.limits(context.exec.threads()) })
+    }
 }
 
 /// What code gets of our own environment.

@@ -18,9 +18,8 @@ use gristmill_engine::job::{Context, Job};
 use gristmill_engine::registry::Entry;
 use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage};
 
-use crate::process::folder::{self, Files, Shipped, TMP};
-use crate::process::{self, Command};
-use crate::sandbox::Limits;
+use crate::process::folder::{self, Shipped, TMP};
+use crate::process::{self, Command, Place};
 use crate::sandbox::flags::SandboxFlags;
 use feeder::Feeder;
 use session::{Interpreter, Pool, Task};
@@ -99,19 +98,13 @@ struct Functions {
     name: String,
     shipped: Vec<Shipped>,
     flags: Flags,
-    here: OnceLock<Here>,
+    here: OnceLock<Place>,
     pool: Pool,
-}
-
-/// What is known once a job begins.
-struct Here {
-    files: Files,
-    limits: Limits,
 }
 
 impl Functions {
     /// An interpreter that works in a folder.
-    fn command(&self, here: &Here, folder: &Path) -> Command {
+    fn command(&self, here: &Place, folder: &Path) -> Command {
         let files = here.files.shipped();
         let mut environment = process::inherited();
         environment.insert("TMPDIR".into(), folder.join(TMP).into());
@@ -139,14 +132,14 @@ impl Functions {
     }
 
     /// A new interpreter.
-    fn interpreter(&self, here: &Here) -> Result<Interpreter, Failed> {
+    fn interpreter(&self, here: &Place) -> Result<Interpreter, Failed> {
         let failed = |what: String| Failed { what, words: Vec::new() };
         let folder = here.files.attempt().map_err(|e| failed(format!("a folder for it cannot be made: {e}")))?;
         Interpreter::begin(&self.command(here, folder.path()), folder)
     }
 
     /// Unpacks wheels, which are archives of packages, where the functions import from.
-    fn unpack(&self, wheels: &Path, here: &Here) -> Result<(), String> {
+    fn unpack(&self, wheels: &Path, here: &Place) -> Result<(), String> {
         const UNPACK: &str =
             "import sys,zipfile\nfor path in sys.argv[2:]: zipfile.ZipFile(path).extractall(sys.argv[1])";
         let entries = std::fs::read_dir(wheels).map_err(|e| format!("cannot read {}: {e}", wheels.display()))?;
@@ -175,14 +168,10 @@ impl Functions {
 impl Runner for Functions {
     fn prepare(&self, folder: &Path, context: &Context<'_>) -> Result<(), Error> {
         let observer = context.observer;
-        if let Some(note) = self.flags.sandbox.check().map_err(Error::Usage)? {
-            observer.note(&note);
-        }
-        let files = Files::new(folder, &self.shipped).map_err(Error::Usage)?;
-        let path = session::harness(&files.shipped());
+        let here = Place::new(&self.flags.sandbox, &self.shipped, folder, context)?;
+        let path = session::harness(&here.files.shipped());
         let written = path.parent().map_or(Ok(()), std::fs::create_dir).and_then(|()| std::fs::write(&path, HARNESS));
         written.map_err(|source| Error::Write { action: "write", path, source })?;
-        let here = Here { files, limits: self.flags.sandbox.limits(context.exec.threads()) };
         if let Some(wheels) = &self.flags.requirements {
             self.unpack(wheels, &here).map_err(Error::Usage)?;
         }

@@ -17,10 +17,9 @@ use gristmill_engine::job::{Context, Job, MAX_PARTS};
 use gristmill_engine::registry::Entry;
 use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage, Text};
 
-use crate::process::folder::{self, Files, Shipped, TMP};
+use crate::process::folder::{self, Shipped, TMP};
 use crate::process::session::{Attending, Process};
-use crate::process::{self, Command, words};
-use crate::sandbox::Limits;
+use crate::process::{self, Command, Place, words};
 use crate::sandbox::flags::SandboxFlags;
 use aggregate::Aggregate;
 use settings::{Classes, Settings, class};
@@ -220,13 +219,7 @@ struct Scripts {
     settings: Settings,
     shipped: Vec<Shipped>,
     sandbox: SandboxFlags,
-    here: OnceLock<Here>,
-}
-
-/// What is known once a job begins.
-struct Here {
-    files: Files,
-    limits: Limits,
+    here: OnceLock<Place>,
 }
 
 impl Scripts {
@@ -239,7 +232,7 @@ impl Scripts {
     }
 
     /// The process of an attempt in a folder.
-    fn command(&self, words: &[String], attempt: &Attempt<'_>, here: &Here, folder: &Path) -> Command {
+    fn command(&self, words: &[String], attempt: &Attempt<'_>, here: &Place, folder: &Path) -> Command {
         let environment = self.environment(attempt, folder);
         Command {
             words: words.to_vec(),
@@ -303,11 +296,7 @@ impl Scripts {
 
 impl Runner for Scripts {
     fn prepare(&self, folder: &Path, context: &Context<'_>) -> Result<(), Error> {
-        if let Some(note) = self.sandbox.check().map_err(Error::Usage)? {
-            context.observer.note(&note);
-        }
-        let files = Files::new(folder, &self.shipped).map_err(Error::Usage)?;
-        let here = Here { files, limits: self.sandbox.limits(context.exec.threads()) };
+        let here = Place::new(&self.sandbox, &self.shipped, folder, context)?;
         self.here.set(here).map_err(|_| Error::Usage("a job of scripts runs once".into()))
     }
 

@@ -409,6 +409,11 @@ impl Process {
         let silent = self.output.is_none() && (self.error.is_none() || self.active.elapsed() > LINGER);
         match end {
             Some(end) if silent => {
+                // What it left behind may have passed a bound since.
+                let end = match Told::read(&self.plan) {
+                    Some(Told::Ended(over @ End::Over(..))) => over,
+                    _ => end,
+                };
                 self.outcome(end)?;
                 return Ok(Some(std::mem::take(&mut self.said.counters)));
             }

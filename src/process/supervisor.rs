@@ -75,11 +75,9 @@ fn supervise(path: &Path) -> std::io::Result<()> {
             return Ok(());
         }
         if let Some((bound, used)) = watch.over() {
-            // Told first: the end of the child would else be heard of as a signal.
-            if !told {
-                Told::Ended(End::Over(bound, used)).write(path)?;
-            }
-            return Ok(());
+            // Told first, for the end of the child would else be heard of as a signal; and in place of what was told before, for
+            // what the child left behind may still have had something to write.
+            return Told::Ended(End::Over(bound, used)).write(path);
         }
     }
 }

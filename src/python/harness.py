@@ -4,7 +4,8 @@ A frame is its length in 32 bits, little-endian, a letter for its kind, and that
 In:  T task (JSON), L lines, R records (each behind its length), G groups (a list of keys with lists of values), H groups whose
      values come in pieces (a list, or bytes that are a pickled list), B V E a group in several frames, F the end of a task.
 Out: I what the file has (JSON), P pairs (the part in 32 bits, then a dict of keys to values), Q the same with pickled values,
-     O lines of the output, A a frame of input was dealt with, D a task was done (JSON), X the job's code failed (JSON).
+     O lines of the output, A a frame of input was dealt with, K work goes on, D a task was done (JSON), X the job's code
+     failed (JSON).
 What is no JSON is in the format of the module marshal, version 2.
 """
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gristmill_engine::job::Observer;
-use gristmill_engine::runner::packed::{pack, width};
+use gristmill_engine::runner::packed::{self, pack};
 use gristmill_engine::runner::{Attempt, Counters, Failed, Session};
 use serde::Deserialize;
 
@@ -121,9 +121,8 @@ pub(super) struct Task<'t> {
     sent: usize,
     name: String,
     observer: &'t dyn Observer,
-    /// Parts of the job, and bytes of their numbers.
+    /// Parts of the job.
     parts: u32,
-    width: usize,
     taken: u64,
     /// Bytes of input that were dealt with.
     done: u64,
@@ -140,7 +139,6 @@ impl<'t> Task<'t> {
         observer: &'t dyn Observer,
     ) -> Self {
         interpreter.process.begin_attempt();
-        let parts = attempt.reduces;
         Self {
             pool,
             interpreter: Some(interpreter),
@@ -148,8 +146,7 @@ impl<'t> Task<'t> {
             sent: 0,
             name: attempt.to_string(),
             observer,
-            parts,
-            width: width(parts),
+            parts: attempt.reduces,
             taken: 0,
             done: 0,
             finished: false,
@@ -226,17 +223,14 @@ impl<'t> Task<'t> {
         if part != BY_HASH && part >= self.parts {
             return None;
         }
-        let (width, parts) = (self.width, self.parts);
-        let (mut record, mut made) = (Vec::new(), std::mem::take(&mut self.made));
+        let parts = self.parts;
+        let (mut record, mut sorted, mut made) = (Vec::new(), Vec::new(), std::mem::take(&mut self.made));
         Reader(dict).groups(|key, n, bytes| {
+            sorted.clear();
+            let same = key::encode(key, &mut sorted)?;
             record.clear();
-            record.resize(width, 0);
-            let same = key::encode(key, &mut record)?;
-            let part = match part {
-                BY_HASH => ((u64::from(crc32c::crc32c(&record[width..])) * u64::from(parts)) >> 32) as u32,
-                part => part,
-            };
-            record[..width].copy_from_slice(&part.to_be_bytes()[4 - width..]);
+            packed::number(if part == BY_HASH { packed::part_of(&sorted, parts) } else { part }, parts, &mut record);
+            record.extend_from_slice(&sorted);
             made.clear();
             Values { key: (!same).then_some(key), pickled, n, bytes }.write(&mut made);
             if record.len() + made.len() > LONGEST {

@@ -31,6 +31,7 @@ pub(crate) const DEVICES: &[&str] = &["/dev/full", "/dev/null", "/dev/random", "
 const ETC: &[&str] = &[
     "alternatives",
     "ca-certificates",
+    "crypto-policies",
     "default/locale",
     "fonts",
     "gai.conf",
@@ -48,7 +49,6 @@ const ETC: &[&str] = &[
     "mime.types",
     "nsswitch.conf",
     "os-release",
-    "crypto-policies",
     "passwd",
     "pki/ca-trust/extracted",
     "pki/tls/certs",

@@ -2,7 +2,7 @@
 
 use gristmill_engine::app::Format;
 use gristmill_engine::job::Observer;
-use gristmill_engine::runner::packed::{Records, pack, width};
+use gristmill_engine::runner::packed::{self, Records, pack};
 use gristmill_engine::runner::{Attempt, Counters, Failed, Session, Stage};
 use wasmtime::component::{Instance, TypedFunc};
 use wasmtime::{Store, Trap};
@@ -33,9 +33,8 @@ pub(super) struct Task<'t> {
     lines: bool,
     name: String,
     observer: &'t dyn Observer,
-    /// Parts of the job, and bytes of their numbers.
+    /// Parts of the job.
     parts: u32,
-    width: usize,
     /// Bytes of records that are no whole batch.
     batch: Vec<u8>,
     /// Pairs that wait to be combined.
@@ -66,7 +65,6 @@ impl<'t> Task<'t> {
             name: attempt.to_string(),
             observer: if attempt.number == 0 { attempt.observer } else { &() },
             parts: attempt.reduces,
-            width: width(attempt.reduces),
             batch: Vec::new(),
             pairs: Vec::new(),
             records: Records::default(),
@@ -152,12 +150,10 @@ impl<'t> Task<'t> {
         if self.parts == 0 {
             return each(pairs, |key, value| line(key, value, out));
         }
-        let (width, parts) = (self.width, self.parts);
         let mut numbered = Vec::new();
         each(pairs, |key, value| {
-            let part = ((u64::from(crc32c::crc32c(key)) * u64::from(parts)) >> 32) as u32;
             numbered.clear();
-            numbered.extend_from_slice(&part.to_be_bytes()[4 - width..]);
+            packed::number(packed::part_of(key, self.parts), self.parts, &mut numbered);
             numbered.extend_from_slice(key);
             pack(&numbered, value, out);
         })
@@ -294,22 +290,11 @@ fn whole(bytes: &[u8], lines: bool) -> usize {
 }
 
 /// Calls `f` with each of the pairs that an app returned.
-fn each<'p>(pairs: &'p [u8], mut f: impl FnMut(&'p [u8], &'p [u8])) -> Result<(), Failed> {
-    let mut rest = pairs;
-    while !rest.is_empty() {
-        let number = |at: usize| Some(u32::from_le_bytes(*rest.get(at..)?.first_chunk()?) as usize);
-        let pair = (|| {
-            let (key, value) = (number(0)?, number(4)?);
-            let (pair, after) = rest[8..].split_at_checked(key.checked_add(value)?)?;
-            Some((pair.split_at(key), after))
-        })();
-        let Some(((key, value), after)) = pair else {
-            return Err(failed(format!("what it returned is no pair from byte {} on", pairs.len() - rest.len())));
-        };
-        f(key, value);
-        rest = after;
+fn each<'p>(pairs: &'p [u8], f: impl FnMut(&'p [u8], &'p [u8])) -> Result<(), Failed> {
+    match packed::each(pairs, f) {
+        [] => Ok(()),
+        left => Err(failed(format!("what it returned is no pair from byte {} on", pairs.len() - left.len()))),
     }
-    Ok(())
 }
 
 /// A line of the output.

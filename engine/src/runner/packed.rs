@@ -1,7 +1,7 @@
 //! Records of bytes, for code that speaks no text: each is a key and a value behind their lengths.
 //!
 //! A record is two lengths in 32 bits each, little-endian, then the key and the value, which may hold anything. A mapper's
-//! key has the number of its part in front, in [`width`] bytes; keys are sorted by their raw bytes, and what else they
+//! key has the number of its part in front ([`number`]); keys are sorted by their raw bytes, and what else they
 //! mean is the business of whoever writes and reads them.
 
 use super::keys;
@@ -9,9 +9,14 @@ use super::keys;
 /// Bytes before a record.
 const HEAD: usize = 8;
 
-/// Bytes that the number of a part takes in front of a key, if there are so many parts.
-pub fn width(parts: u32) -> usize {
-    keys::width(parts)
+/// The part of a key by its bytes: the same for the same key, whoever asks.
+pub fn part_of(key: &[u8], parts: u32) -> u32 {
+    ((u64::from(crc32c::crc32c(key)) * u64::from(parts)) >> 32) as u32
+}
+
+/// Appends the number of a part, as it stands in front of a mapper's key.
+pub fn number(part: u32, parts: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(&part.to_be_bytes()[4 - keys::width(parts)..]);
 }
 
 /// Appends a record.
@@ -32,12 +37,13 @@ fn first(bytes: &[u8]) -> Option<(&[u8], &[u8], usize)> {
     Some((key, value, HEAD + end))
 }
 
-/// Calls `f` with each of whole records.
-pub(crate) fn each<'b>(mut bytes: &'b [u8], mut f: impl FnMut(&'b [u8], &'b [u8])) {
+/// Calls `f` with each of whole records; returns what is left behind them.
+pub fn each<'b>(mut bytes: &'b [u8], mut f: impl FnMut(&'b [u8], &'b [u8])) -> &'b [u8] {
     while let Some((key, value, len)) = first(bytes) {
         f(key, value);
         bytes = &bytes[len..];
     }
+    bytes
 }
 
 /// Records that come in blocks.

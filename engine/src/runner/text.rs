@@ -264,7 +264,10 @@ impl App for Pairs {
     fn map<E: Emit<Bytes>>(&self, chunk: &Chunk<'_>, out: &mut E) {
         match self {
             Self::Text(text) => text.map(chunk, out),
-            Self::Packed { .. } => packed::each(chunk.bytes(), |key, value| out.emit(key, value)),
+            Self::Packed { .. } => {
+                let left = packed::each(chunk.bytes(), |key, value| out.emit(key, value));
+                debug_assert!(left.is_empty(), "chunks hold whole records");
+            }
         }
     }
 
