@@ -116,6 +116,15 @@ fn what_an_app_returns_must_be_pairs() {
     assert!(done.code == Some(3) && done.err.contains("map"), "{}", done.err);
 }
 
+/// The place is that of the batch which failed.
+#[test]
+fn a_failure_is_told_with_its_place() {
+    let f = folder(&("aaaaaaa\n".repeat(1 << 17) + "z\n"));
+    let body = "(if (i32.eq (i32.const 122) (i32.load8_u (local.get $at))) (then unreachable)) (call $pair (local.get $at) (i32.const 1))";
+    let done = f.wasm(&map(body), &["--attempts", "1"]);
+    assert!(done.err.contains("map task 0 failed in in near byte 1048576: map trapped"), "{}", done.err);
+}
+
 #[test]
 fn an_app_that_misbehaves_is_ended_with_its_task() {
     let f = folder("one\n");
