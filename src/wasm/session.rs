@@ -10,7 +10,7 @@ use wasmtime::{Store, Trap};
 use super::component::{App, Held, one_line};
 use crate::cli::sizes::Size;
 
-/// Bytes of records that are mapped at a time, if so many are there.
+/// Bytes of records that are mapped at a time.
 const BATCH: usize = 1 << 20;
 /// Bytes of pairs that are combined together.
 const COMBINED: usize = 8 << 20;
@@ -218,26 +218,20 @@ impl Session for Task<'_> {
             return done.map(|()| input.len());
         }
         // Records that stand whole in the input are mapped where they are.
-        let mut rest = input;
-        if !self.batch.is_empty() || input.len() < BATCH {
-            self.batch.extend_from_slice(input);
-            rest = &[];
+        let mut held = std::mem::take(&mut self.batch);
+        let bytes = if held.is_empty() {
+            input
+        } else {
+            held.extend_from_slice(input);
+            &held
+        };
+        let mut rest = bytes;
+        while let Some(n) = batch_of(rest, self.lines) {
+            let (batch, after) = rest.split_at(n);
+            self.map(batch, out)?;
+            rest = after;
         }
-        if self.batch.len() >= BATCH {
-            let whole = whole(&self.batch, self.lines);
-            let batch = std::mem::take(&mut self.batch);
-            if whole > 0 {
-                self.map(&batch[..whole], out)?;
-            }
-            self.batch.extend_from_slice(&batch[whole..]);
-        }
-        if !rest.is_empty() {
-            let whole = whole(rest, self.lines);
-            if whole > 0 {
-                self.map(&rest[..whole], out)?;
-            }
-            self.batch.extend_from_slice(&rest[whole..]);
-        }
+        self.batch = rest.to_vec();
         if self.batch.len() > LONGEST {
             return Err(failed(format!("a record of its input has more than {} MiB", LONGEST >> 20)));
         }
@@ -273,20 +267,17 @@ impl Session for Task<'_> {
     }
 }
 
-/// Bytes of whole records.
-fn whole(bytes: &[u8], lines: bool) -> usize {
+/// Bytes of the next batch, if it is there: it ends with the first record that ends at or behind its size, however the input
+/// comes.
+fn batch_of(bytes: &[u8], lines: bool) -> Option<usize> {
     if lines {
-        return memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1);
+        return Some(BATCH + memchr::memchr(b'\n', bytes.get(BATCH - 1..)?)?);
     }
-    let mut whole = 0;
-    while let Some(head) = bytes[whole..].first_chunk() {
-        let next = whole + 4 + u32::from_le_bytes(*head) as usize;
-        if next > bytes.len() {
-            break;
-        }
-        whole = next;
+    let mut at = 0;
+    while at < BATCH {
+        at += 4 + u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize;
     }
-    whole
+    (at <= bytes.len()).then_some(at)
 }
 
 /// Calls `f` with each of the pairs that an app returned.

@@ -118,11 +118,14 @@ fn what_an_app_returns_must_be_pairs() {
 
 /// The place is that of the batch which failed.
 #[test]
-fn a_failure_is_told_with_its_place() {
-    let f = folder(&("aaaaaaa\n".repeat(1 << 17) + "z\n"));
+fn batches_have_a_size_and_a_failure_has_a_place() {
+    let f = folder(&("aaaaaaa\n".repeat(3 << 17) + "z\n"));
     let body = "(if (i32.eq (i32.const 122) (i32.load8_u (local.get $at))) (then unreachable)) (call $pair (local.get $at) (i32.const 1))";
     let done = f.wasm(&map(body), &["--attempts", "1"]);
-    assert!(done.err.contains("map task 0 failed in in near byte 1048576: map trapped"), "{}", done.err);
+    assert!(done.err.contains("map task 0 failed in in near byte 3145728: map trapped"), "{}", done.err);
+    // One pair came of each of the four.
+    let done = f.wasm(&map("(call $pair (local.get $at) (i32.const 1))"), &[]);
+    assert_eq!((done.code, done.out.as_str()), (Some(0), "a\t1\na\t1\na\t1\nz\t1\n"), "{}", done.err);
 }
 
 #[test]
