@@ -59,16 +59,16 @@ static void add(const uint8_t *word, uint32_t len, uint32_t hash, gm_output *out
   }
 }
 
-/* Blanks of ASCII divide words, as in `gristmill run wordcount`. */
-static int is_blank(uint8_t c) { return c == ' ' || (c >= 9 && c <= 13); }
+/* A word is a run of ASCII letters and digits, as in `gristmill run wordcount`. */
+static int is_word(uint8_t c) { return (uint8_t)((c | 32) - 'a') < 26 || (uint8_t)(c - '0') < 10; }
 
 static const char *gm_map(const uint8_t *at, size_t len, gm_output *out) {
   const uint8_t *end = at + len;
   while (at < end) {
-    while (at < end && is_blank(*at)) at++;
+    while (at < end && !is_word(*at)) at++;
     const uint8_t *word = at;
     uint32_t hash = 0x811c9dc5;
-    for (; at < end && !is_blank(*at); at++) hash = (hash ^ *at) * 0x01000193;
+    for (; at < end && is_word(*at); at++) hash = (hash ^ *at) * 0x01000193;
     if (at - word > TEXT) return "a word has more than 8 MiB";
     hash ^= hash >> 15;
     if (at > word) add(word, (uint32_t)(at - word), hash, out);

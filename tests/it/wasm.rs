@@ -243,8 +243,9 @@ fn the_example_in_c_counts_words() {
     let app = std::fs::read(f.path().join("app.wasm")).unwrap();
     assert_eq!(f.wasm(&app, &[]).out, COUNTS);
     // More words than its table holds at once, in many batches, against the built-in app.
-    let text: String =
-        (0..400_000u32).map(|n| format!("w{} x{}\n", n.wrapping_mul(2_654_435_761) % 300_000, n % 7)).collect();
+    let text: String = (0..400_000u32)
+        .map(|n| format!("w{}, \"x{}\" (\u{e9}-B)\r\n", n.wrapping_mul(2_654_435_761) % 300_000, n % 7))
+        .collect();
     f.file("in", text);
     let expected = f.run("run wordcount in");
     assert_eq!(expected.code, Some(0));
