@@ -70,10 +70,10 @@ fn commanded(program: &str, all: &[Entry]) -> Result<(), Failure> {
     let here = here(all);
     let mut command = tree::command(program, all, &here)?;
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    #[cfg(feature = "cluster")]
+    let (arguments, pushed) = cluster::of_pushed(&here, cluster::of_context(arguments))?;
     #[cfg(feature = "scripts")]
     let arguments = crate::streaming::arguments::with_two_dashes(arguments);
-    #[cfg(feature = "cluster")]
-    let arguments = cluster::of_context(arguments);
     let matches = command.clone().try_get_matches_from(arguments).map_err(|e| of_app(program, &here, e))?;
     match matches.subcommand() {
         Some(("run", of)) => app_of(&here, of).map_or(Ok(()), |(entry, flags)| run::run(program, entry, flags)),
@@ -82,7 +82,7 @@ fn commanded(program: &str, all: &[Entry]) -> Result<(), Failure> {
         #[cfg(feature = "cluster")]
         Some(("raft", of)) => raft::raft(program, of),
         #[cfg(feature = "cluster")]
-        Some((name, of)) if let Some(done) = cluster::command(program, all, name, of) => done,
+        Some(of) if let Some(done) = cluster::command(program, &here, pushed, of) => done,
         Some(("completions", of)) => completions::completions(program, &mut command, of),
         _ => Ok(()),
     }
@@ -93,9 +93,9 @@ fn here(all: &[Entry]) -> Vec<Entry> {
     #[cfg_attr(not(any(feature = "scripts", feature = "wasm")), expect(unused_mut, reason = "user code is added"))]
     let mut here = all.to_vec();
     #[cfg(feature = "scripts")]
-    here.extend([crate::streaming::entry(), crate::python::entry()]);
+    here.extend([crate::streaming::entry(None), crate::python::entry(None)]);
     #[cfg(feature = "wasm")]
-    here.push(crate::wasm::entry());
+    here.push(crate::wasm::entry(None));
     here
 }
 

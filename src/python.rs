@@ -2,25 +2,26 @@
 //!
 //! Interpreters stay for the job, one for each thread ([`session`]), and run `harness.py`, which calls the functions. What is
 //! mapped and reduced crosses in batches ([`feeder`]), in Python's own format for plain values ([`marshal`]), which is only
-//! looked into as far as keys are concerned: [`key`] makes bytes of them that sort as they do. What interpreters may do is the
+//! looked into as far as keys are concerned: [`key`] makes bytes of them that sort as they do. [`wheels`] unpacks what they import. What interpreters may do is the
 //! sandbox's business, and how processes are fed that of `process`.
 
 mod feeder;
 mod key;
 mod marshal;
 mod session;
+mod wheels;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use gristmill_engine::error::Error;
 use gristmill_engine::job::{Context, Job};
-use gristmill_engine::registry::Entry;
+use gristmill_engine::registry::{Entry, Files};
 use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage};
 
 use crate::process::folder::{self, Shipped, TMP};
 use crate::process::{self, Command, Place};
-use crate::sandbox::flags::SandboxFlags;
+use crate::sandbox::flags::{Policy, SandboxFlags};
 use feeder::Feeder;
 use session::{Interpreter, Pool, Task};
 
@@ -67,29 +68,55 @@ struct Flags {
 }
 
 /// The app for the list of apps that run here.
-pub(crate) fn entry() -> Entry {
-    Entry::with::<Flags>(NAME, job).with_example("job.py books/ -o out/")
+pub(crate) fn entry(policy: Option<Policy>) -> Entry {
+    let build = move |flags: Flags, files: Files<'_>| job(flags, files, policy.as_ref());
+    let named = |flags: &Flags| {
+        let shipped = shipped(flags)?;
+        let paths = shipped.iter().map(|file| &file.path).chain(&flags.requirements);
+        Ok(paths.map(|path| path.to_string_lossy().into_owned()).collect())
+    };
+    Entry::with_files::<Flags>(NAME, build, named).with_example("job.py books/ -o out/")
 }
 
-fn job(mut flags: Flags) -> Result<Box<dyn Job>, String> {
-    // Interpreters work in folders of their own.
-    if flags.python.contains('/')
-        && let Ok(whole) = std::path::absolute(&flags.python)
-    {
-        flags.python = whole.to_string_lossy().into_owned();
-    }
-    let name = flags.script.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    if !std::fs::metadata(&flags.script).map_err(|e| format!("cannot read {}: {e}", flags.script.display()))?.is_file()
-    {
-        return Err(format!("{} is not a file with functions", flags.script.display()));
-    }
+/// The file with the functions, and those beside it.
+fn shipped(flags: &Flags) -> Result<Vec<Shipped>, String> {
+    let name = file_name(&flags.script);
     let mut shipped = folder::shipped(&flags.file, &flags.files)?;
     if !shipped.iter().any(|file| file.name == name) {
-        shipped.push(Shipped { name: name.clone(), path: flags.script.clone() });
+        shipped.push(Shipped::new(name, flags.script.clone()));
     }
+    Ok(shipped)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn job(mut flags: Flags, files: Files<'_>, policy: Option<&Policy>) -> Result<Box<dyn Job>, String> {
+    flags.sandbox = flags.sandbox.under(files, policy)?;
+    if let Files::Here = files {
+        // Interpreters work in folders of their own.
+        if flags.python.contains('/')
+            && let Ok(whole) = std::path::absolute(&flags.python)
+        {
+            flags.python = whole.to_string_lossy().into_owned();
+        }
+        let script = flags.script.display();
+        if !std::fs::metadata(&flags.script).map_err(|e| format!("cannot read {script}: {e}"))?.is_file() {
+            return Err(format!("{script} is not a file with functions"));
+        }
+    }
+    let mut shipped = shipped(&flags)?;
+    folder::find(&mut shipped, files)?;
+    let wheels = match (&flags.requirements, files) {
+        (None, _) | (_, Files::Elsewhere) => Vec::new(),
+        (Some(folder), Files::Here) => wheels::below(folder)?,
+        (Some(folder), Files::Copies(all)) => wheels::among(folder, folder::copies_of(folder, all)?)?,
+    };
     let reduces = if flags.map_only { Reduces::None } else { Reduces::Code };
-    let functions = Functions { name, shipped, flags, here: OnceLock::new(), pool: Pool::default() };
-    Ok(Box::new(RunnerJob { runner: Box::new(functions), shape: Shape::Packed, reduces, parts: None, lazy: false }))
+    let name = file_name(&flags.script);
+    let functions = Functions { name, shipped, wheels, flags, here: OnceLock::new(), pool: Pool::default() };
+    Ok(Box::new(RunnerJob::new(Box::new(functions), Shape::Packed, reduces, None, false)))
 }
 
 /// The functions of a job.
@@ -97,6 +124,8 @@ struct Functions {
     /// Of the file.
     name: String,
     shipped: Vec<Shipped>,
+    /// Archives of packages that it imports from.
+    wheels: Vec<PathBuf>,
     flags: Flags,
     here: OnceLock<Place>,
     pool: Pool,
@@ -137,32 +166,6 @@ impl Functions {
         let folder = here.files.attempt().map_err(|e| failed(format!("a folder for it cannot be made: {e}")))?;
         Interpreter::begin(&self.command(here, folder.path()), folder)
     }
-
-    /// Unpacks wheels, which are archives of packages, where the functions import from.
-    fn unpack(&self, wheels: &Path, here: &Place) -> Result<(), String> {
-        const UNPACK: &str =
-            "import sys,zipfile\nfor path in sys.argv[2:]: zipfile.ZipFile(path).extractall(sys.argv[1])";
-        let entries = std::fs::read_dir(wheels).map_err(|e| format!("cannot read {}: {e}", wheels.display()))?;
-        let mut all: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        all.retain(|path| path.extension().is_some_and(|extension| extension == "whl"));
-        all.sort();
-        if all.is_empty() {
-            return Err(format!("{} has no wheels (*.whl)", wheels.display()));
-        }
-        let target = here.files.shipped().join(WHEELS);
-        let mut command = std::process::Command::new(&self.flags.python);
-        command.args(["-I", "-c", UNPACK]).arg(target).args(all);
-        let done = command.output().map_err(|e| format!("'{}' cannot be begun: {e}", self.flags.python))?;
-        if done.status.success() {
-            return Ok(());
-        }
-        let words = String::from_utf8_lossy(&done.stderr);
-        Err(format!(
-            "the wheels of {} cannot be unpacked: {}",
-            wheels.display(),
-            words.lines().last().unwrap_or_default()
-        ))
-    }
 }
 
 impl Runner for Functions {
@@ -172,8 +175,8 @@ impl Runner for Functions {
         let path = session::harness(&here.files.shipped());
         let written = path.parent().map_or(Ok(()), std::fs::create_dir).and_then(|()| std::fs::write(&path, HARNESS));
         written.map_err(|source| Error::Write { action: "write", path, source })?;
-        if let Some(wheels) = &self.flags.requirements {
-            self.unpack(wheels, &here).map_err(Error::Usage)?;
+        for wheel in &self.wheels {
+            wheels::unpack(wheel, &here.files.shipped().join(WHEELS)).map_err(Error::Usage)?;
         }
         // What cannot be loaded is not tried again for each task.
         let loaded = self.interpreter(&here).and_then(|mut interpreter| {

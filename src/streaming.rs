@@ -14,13 +14,13 @@ use std::sync::{Arc, OnceLock};
 
 use gristmill_engine::error::Error;
 use gristmill_engine::job::{Context, Job, MAX_PARTS};
-use gristmill_engine::registry::Entry;
+use gristmill_engine::registry::{Entry, Files};
 use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage, Text};
 
 use crate::process::folder::{self, Shipped, TMP};
 use crate::process::session::{Attending, Process};
 use crate::process::{self, Command, Place, words};
-use crate::sandbox::flags::SandboxFlags;
+use crate::sandbox::flags::{Policy, SandboxFlags};
 use aggregate::Aggregate;
 use settings::{Classes, Settings, class};
 
@@ -90,13 +90,19 @@ struct Flags {
 }
 
 /// The app for the list of apps that run here.
-pub(crate) fn entry() -> Entry {
-    Entry::with::<Flags>(NAME, |flags| job(&flags)).with_example(
+pub(crate) fn entry(policy: Option<Policy>) -> Entry {
+    let build = move |flags: Flags, files: Files<'_>| job(&flags, files, policy.as_ref());
+    let named = |flags: &Flags| {
+        let shipped = folder::shipped(&flags.file, &flags.files)?;
+        Ok(shipped.iter().map(|file| file.path.to_string_lossy().into_owned()).collect())
+    };
+    Entry::with_files::<Flags>(NAME, build, named).with_example(
         "-input logs/ -output out -mapper map.py -reducer reduce.py -file map.py -file reduce.py -numReduceTasks 4",
     )
 }
 
-fn job(flags: &Flags) -> Result<Box<dyn Job>, String> {
+fn job(flags: &Flags, files: Files<'_>, policy: Option<&Policy>) -> Result<Box<dyn Job>, String> {
+    let sandbox = flags.sandbox.clone().under(files, policy)?;
     if flags.archives.is_some() {
         return Err("-archives is not supported: unpack it and ship the files or folders with -files".into());
     }
@@ -116,7 +122,8 @@ fn job(flags: &Flags) -> Result<Box<dyn Job>, String> {
     if reduces.is_some_and(|n| n > MAX_PARTS) {
         return Err(format!("the number of reducers is 0 to {MAX_PARTS}"));
     }
-    let shipped = folder::shipped(&flags.file, &flags.files)?;
+    let mut shipped = folder::shipped(&flags.file, &flags.files)?;
+    folder::find(&mut shipped, files)?;
     let code = |line: &str, flag: &str| Code::new(line, &shipped).map_err(|e| format!("{flag}: {e}"));
     let reducer = flags.reducer.as_deref().map(str::trim);
     let map_only = reduces == Some(0) || reducer == Some("NONE");
@@ -149,20 +156,16 @@ fn job(flags: &Flags) -> Result<Box<dyn Job>, String> {
         .map(|n| n.unwrap_or(4).clamp(1, MOST_ATTEMPTS) as u32),
         settings,
         shipped,
-        sandbox: flags.sandbox.clone(),
+        sandbox,
         here: OnceLock::new(),
     };
-    Ok(Box::new(RunnerJob {
-        reduces: match scripts.reducer {
-            _ if map_only => Reduces::None,
-            None => Reduces::Identity,
-            Some(_) => Reduces::Code,
-        },
-        runner: Box::new(scripts),
-        shape: Shape::Text(text),
-        parts: reduces.filter(|n| *n > 0),
-        lazy: flags.lazy,
-    }))
+    let then = match scripts.reducer {
+        _ if map_only => Reduces::None,
+        None => Reduces::Identity,
+        Some(_) => Reduces::Code,
+    };
+    let parts = reduces.filter(|n| *n > 0);
+    Ok(Box::new(RunnerJob::new(Box::new(scripts), Shape::Text(text), then, parts, flags.lazy)))
 }
 
 /// More attempts than anybody waits for.
@@ -193,11 +196,7 @@ impl Code {
             _ => {}
         }
         // A command that begins with the path of a shipped file means the file that was shipped.
-        let same = |file: &&Shipped| match (file.path.canonicalize(), Path::new(&words[0]).canonicalize()) {
-            (Ok(one), Ok(other)) => one == other,
-            _ => false,
-        };
-        if let Some(file) = shipped.iter().find(same) {
+        if let Some(file) = shipped.iter().find(|file| file.is_meant(&words[0])) {
             words[0] = file.name.clone();
         }
         Ok(Self::Process(words))
@@ -268,7 +267,10 @@ impl Scripts {
 
     /// What is known of an attempt, under the names of both generations.
     fn known(&self, attempt: &Attempt<'_>, folder: &Path) -> Vec<(&'static [&'static str], String)> {
-        let of = format!("local{}_0001", std::process::id());
+        let of = match attempt.job {
+            "" => format!("local{}_0001", std::process::id()),
+            job => job.replace('-', "_"),
+        };
         let kind = if attempt.stage == Stage::Reduce { "r" } else { "m" };
         let task = format!("{of}_{kind}_{:06}", attempt.task);
         let name = self.settings.get(&["mapreduce.job.name", "mapred.job.name"]).unwrap_or(NAME);
@@ -284,8 +286,9 @@ impl Scripts {
             (&["mapreduce_job_reduces", "mapred_reduce_tasks"], attempt.reduces.to_string()),
         ];
         if let Some(split) = attempt.split {
-            let path = std::path::absolute(split.name)
-                .map_or_else(|_| split.name.into(), |p| p.to_string_lossy().into_owned());
+            let whole = std::path::absolute(split.name).map(|path| path.to_string_lossy().into_owned());
+            // Of a cluster it is a name in the store.
+            let path = whole.ok().filter(|_| attempt.job.is_empty()).unwrap_or_else(|| split.name.into());
             all.push((&["mapreduce_map_input_file", "map_input_file"], path));
             all.push((&["mapreduce_map_input_start", "map_input_start"], split.start.to_string()));
             all.push((&["mapreduce_map_input_length", "map_input_length"], split.len.to_string()));

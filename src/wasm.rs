@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use gristmill_engine::error::Error;
 use gristmill_engine::job::{Context, Job};
-use gristmill_engine::registry::Entry;
+use gristmill_engine::registry::{Entry, Files};
 use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage};
 
 use crate::cli::memory;
@@ -52,28 +52,46 @@ struct Flags {
     attempts: u32,
 }
 
-/// The app for the list of apps that run here.
-pub(crate) fn entry() -> Entry {
-    Entry::with::<Flags>(NAME, job).with_example("app.wasm books/ -o out/")
+/// The app for the list of apps that run here; on a worker, with the bytes of memory that it has for a task's code.
+pub(crate) fn entry(memory: Option<u64>) -> Entry {
+    let build = move |flags: Flags, files: Files<'_>| job(flags, files, memory);
+    let named = |flags: &Flags| Ok(vec![flags.app.to_string_lossy().into_owned()]);
+    Entry::with_files::<Flags>(NAME, build, named).with_example("app.wasm books/ -o out/")
 }
 
-fn job(flags: Flags) -> Result<Box<dyn Job>, String> {
-    let bytes = std::fs::read(&flags.app).map_err(|e| format!("cannot read {}: {e}", flags.app.display()))?;
+fn job(flags: Flags, files: Files<'_>, memory: Option<u64>) -> Result<Box<dyn Job>, String> {
+    let name = flags.app.to_string_lossy();
+    let path = match files {
+        Files::Here => Some(&flags.app),
+        Files::Elsewhere => None,
+        Files::Copies(all) => Some(all.get(&*name).ok_or_else(|| format!("the job did not bring {name}"))?),
+    };
+    let read = path.map_or(Ok(Vec::new()), std::fs::read);
+    let bytes = read.map_err(|e| format!("cannot read {name}: {e}"))?;
+    if let (Some(asked), Some(most)) = (flags.task_memory, memory)
+        && asked.0 > most
+    {
+        let most = Size(most);
+        return Err(format!("--task-memory {asked} is more than the {most} that this worker has for a task's code"));
+    }
     let reduces = if flags.map_only { Reduces::None } else { Reduces::Code };
-    let component = Component { bytes, flags, app: OnceLock::new() };
-    Ok(Box::new(RunnerJob { runner: Box::new(component), shape: Shape::Packed, reduces, parts: None, lazy: false }))
+    let component = Component { bytes, flags, memory, app: OnceLock::new() };
+    Ok(Box::new(RunnerJob::new(Box::new(component), Shape::Packed, reduces, None, false)))
 }
 
 /// A component that runs a job.
 struct Component {
     bytes: Vec<u8>,
     flags: Flags,
+    /// Of a worker: bytes that it has for a task's code.
+    memory: Option<u64>,
     app: OnceLock<App>,
 }
 
 impl Runner for Component {
     fn prepare(&self, _: &std::path::Path, context: &Context<'_>) -> Result<(), Error> {
-        let share = || (memory::whole() / context.exec.threads().max(1) as u64).min(MEMORY);
+        let share = || memory::whole() / context.exec.threads().max(1) as u64;
+        let share = || self.memory.unwrap_or_else(share).min(MEMORY);
         let limits = component::Limits {
             memory: self.flags.task_memory.map_or_else(share, |size| size.0).min(MOST_MEMORY),
             time: Duration::from_secs(self.flags.timeout),

@@ -52,7 +52,7 @@ fn cluster(workers: u32) -> (Log, Plan, u64) {
             folder: 0,
         }));
     }
-    let app = Some(App { name: "words".into(), arguments: vec!["--top".into(), "100".into()], build: String::new() });
+    let app = Some(App { name: "words".into(), arguments: vec!["--top".into(), "100".into()], ..Default::default() });
     let spec = JobSpec { app, inputs: vec!["in/".into()], output: "out".into(), ..JobSpec::default() };
     log.commit(Action::SubmitJob(wire::SubmitJob { key: "key".into(), spec: Some(spec), retry_of: 0 }));
     let job = log.1;

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::exec::Exec;
 use crate::local;
 use crate::scratch::Scratch;
-use crate::task::{self, MapOutput, MapTask, Object, Objects, ReduceOutput, ReduceTask, TaskPlan};
+use crate::task::{self, MapOutput, MapTask, Object, Objects, PartOutput, ReduceTask, TaskPlan};
 
 /// Most parts of an output.
 pub const MAX_PARTS: u32 = 10_000;
@@ -190,6 +190,11 @@ pub trait Job: Send + Sync {
         context: &Context<'_>,
     ) -> Result<Report, Error>;
 
+    /// How often a task may be tried, where the job says.
+    fn attempts(&self) -> Option<u32> {
+        None
+    }
+
     /// How the values of a key meet.
     fn shuffle(&self) -> Shuffle;
 
@@ -225,6 +230,21 @@ pub trait Job: Send + Sync {
         context: &Context<'_>,
     ) -> Result<MapOutput, Error>;
 
+    /// Runs one task of a job that only maps. Its file is on scratch when it succeeds, and only then.
+    ///
+    /// # Errors
+    /// Whatever went wrong first.
+    fn part_task(
+        &self,
+        _: MapTask<'_>,
+        _: &dyn Objects,
+        _: &Arc<dyn Scratch>,
+        _: &Options,
+        _: &Context<'_>,
+    ) -> Result<PartOutput, Error> {
+        Err(Error::Usage("this job reduces what it maps".into()))
+    }
+
     /// Runs one reduce task. Its file is on scratch when it succeeds, and only then.
     ///
     /// # Errors
@@ -235,7 +255,7 @@ pub trait Job: Send + Sync {
         scratch: &Arc<dyn Scratch>,
         options: &Options,
         context: &Context<'_>,
-    ) -> Result<ReduceOutput, Error>;
+    ) -> Result<PartOutput, Error>;
 
     /// The app's further files of an output over inputs of these names; see [`App::extra_files`].
     fn extra_files(&self, inputs: &[String]) -> Vec<(String, Vec<u8>)>;
@@ -295,7 +315,7 @@ impl<A: App> Job for AppJob<A> {
         scratch: &Arc<dyn Scratch>,
         options: &Options,
         context: &Context<'_>,
-    ) -> Result<ReduceOutput, Error> {
+    ) -> Result<PartOutput, Error> {
         task::reduce(&self.0, task, scratch, options, context)
     }
 

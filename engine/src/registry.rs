@@ -1,5 +1,7 @@
 //! Apps by name, with their flags: what turns a command line, or a job's spec, into a [`Job`].
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{ArgMatches, Args, Command};
@@ -7,7 +9,20 @@ use clap::{ArgMatches, Args, Command};
 use crate::app::App;
 use crate::job::{AppJob, Job};
 
-type Build = Arc<dyn Fn(&ArgMatches) -> Result<Box<dyn Job>, clap::Error> + Send + Sync>;
+type Build = Arc<dyn Fn(&ArgMatches, Files<'_>) -> Result<Box<dyn Job>, clap::Error> + Send + Sync>;
+type Named = Arc<dyn Fn(&ArgMatches) -> Result<Vec<String>, clap::Error> + Send + Sync>;
+
+/// Where the files are that an app's flags name.
+#[derive(Clone, Copy, Debug)]
+pub enum Files<'f> {
+    /// On this machine, under those names.
+    Here,
+    /// Not here: the job is looked at, not run.
+    Elsewhere,
+    /// Copies of them are here, by their names in the flags. Of a folder those of all files in it, each behind the folder's
+    /// name and a '/'.
+    Copies(&'f BTreeMap<String, PathBuf>),
+}
 
 /// An app that can be run by name.
 #[derive(Clone)]
@@ -15,6 +30,7 @@ pub struct Entry {
     command: Command,
     example: String,
     build: Build,
+    named: Named,
 }
 
 impl Entry {
@@ -28,12 +44,21 @@ impl Entry {
         name: &'static str,
         build: impl Fn(F) -> Result<Box<dyn Job>, String> + Send + Sync + 'static,
     ) -> Self {
+        Self::with_files::<F>(name, move |flags, _| build(flags), |_| Ok(Vec::new()))
+    }
+
+    /// Flags that name files which tasks need wherever they run; `named` gives those names.
+    pub fn with_files<F: Args + 'static>(
+        name: &'static str,
+        build: impl Fn(F, Files<'_>) -> Result<Box<dyn Job>, String> + Send + Sync + 'static,
+        named: impl Fn(&F) -> Result<Vec<String>, String> + Send + Sync + 'static,
+    ) -> Self {
+        let of_usage = |e| clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{e}\n"));
         let command = F::augment_args(Command::new(name));
-        let build: Build = Arc::new(move |matches| {
-            let flags = F::from_arg_matches(matches)?;
-            build(flags).map_err(|e| clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{e}\n")))
-        });
-        Self { command, example: "INPUT -o out/".into(), build }
+        let build: Build =
+            Arc::new(move |matches, files| build(F::from_arg_matches(matches)?, files).map_err(of_usage));
+        let named: Named = Arc::new(move |matches| named(&F::from_arg_matches(matches)?).map_err(of_usage));
+        Self { command, example: "INPUT -o out/".into(), build, named }
     }
 
     /// An example of use for the help: the flags and inputs. What stands before them is the business of the program
@@ -66,8 +91,16 @@ impl Entry {
     /// The job for parsed flags.
     ///
     /// # Errors
+    /// When flags contradict each other, or name files that are not there.
+    pub fn job(&self, matches: &ArgMatches, files: Files<'_>) -> Result<Box<dyn Job>, clap::Error> {
+        (self.build)(matches, files)
+    }
+
+    /// The files and folders that parsed flags name and that tasks need.
+    ///
+    /// # Errors
     /// When flags contradict each other.
-    pub fn job(&self, matches: &ArgMatches) -> Result<Box<dyn Job>, clap::Error> {
-        (self.build)(matches)
+    pub fn files(&self, matches: &ArgMatches) -> Result<Vec<String>, clap::Error> {
+        (self.named)(matches)
     }
 }

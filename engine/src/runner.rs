@@ -10,6 +10,8 @@
 //!    in an order that `keys` knows of, and put together again. Records of bytes (`packed`) have a key and a value already.
 //! 3. `job`: each part's pairs go through a reducer and into the output.
 //!
+//! On a cluster `tasks` does the same for one task: what crosses machines are segments, as of any job.
+//!
 //! `attempt` is what all stages share: trying again, counters that count once, and the error that says what failed where.
 //! Left to the [`Runner`]: processes, time limits, what code may do, and what it says on standard error.
 
@@ -18,7 +20,9 @@ mod feed;
 mod job;
 mod keys;
 pub mod packed;
+mod parts;
 mod spool;
+mod tasks;
 mod text;
 
 use std::collections::BTreeMap;
@@ -69,6 +73,8 @@ pub struct SplitOf<'a> {
 /// One try at one stage of one task, and where it stands in its job.
 #[derive(Clone, Copy)]
 pub struct Attempt<'a> {
+    /// The job, as a cluster's people call it; empty on one machine.
+    pub job: &'a str,
     /// What is to be done.
     pub stage: Stage,
     /// Number of the task among those that map, or of the part.
@@ -108,8 +114,8 @@ pub struct Failed {
 
 /// Runs user code.
 pub trait Runner: Send + Sync {
-    /// Called once, before the first attempt of a job: files may be put below `folder`, and as many attempts as the context has
-    /// threads will be made at a time.
+    /// Called before the first attempt of a job, and not again once it went well: files may be put below `folder`, which is
+    /// made if it is not there, and as many attempts as the context has threads will be made at a time.
     ///
     /// # Errors
     /// When the code is not there, or cannot be prepared.

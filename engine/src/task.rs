@@ -24,16 +24,30 @@ use std::sync::Arc;
 
 pub use map::{BadRecords, MapOutput, MapTask};
 pub use plan::{Object, Range, TaskPlan};
-pub use reduce::{ReduceOutput, ReduceTask, Segment, SegmentBytes};
+pub use reduce::{PartOutput, ReduceTask, Segment, SegmentBytes};
 pub use shelf::SegmentEntry;
 
-pub(crate) use map::map;
-pub(crate) use reduce::reduce;
+pub(crate) use input::TaskInput;
+pub(crate) use map::{map, map_feed};
+pub(crate) use reduce::{PartFile, merge, reduce};
 pub(crate) use survey::survey;
 
 use crate::data::commit::{Manifest, PartEntry};
 use crate::error::Error;
 use crate::scratch::Mapping;
+
+/// Which task of which job: for user code that wants to know.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Which<'t> {
+    /// The job, as people call it.
+    pub job: &'t str,
+    /// Number of the map task or of the part.
+    pub number: u32,
+    /// Map tasks of the job.
+    pub maps: u32,
+    /// Parts that are reduced; 0 when the job only maps.
+    pub reduces: u32,
+}
 
 /// The objects of a job's listing, by their numbers in it, as a worker has them.
 pub trait Objects: Sync {

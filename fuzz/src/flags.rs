@@ -14,7 +14,7 @@ use gristmill_engine::data::words::Isa;
 use gristmill_engine::error::Error;
 use gristmill_engine::exec::Threads;
 use gristmill_engine::job::{Context, Job, Options, Target};
-use gristmill_engine::registry::Entry;
+use gristmill_engine::registry::{Entry, Files};
 
 use crate::bytes::Bytes;
 
@@ -65,7 +65,7 @@ fn parse(app: &Entry, data: &mut Bytes<'_>) -> Option<Box<dyn Job>> {
     }
     let args = std::iter::once(std::ffi::OsString::from("app")).chain(args);
     let said = match app.command().try_get_matches_from(args) {
-        Ok(matches) => match app.job(&matches) {
+        Ok(matches) => match app.job(&matches, Files::Here) {
             Ok(job) => return Some(job),
             Err(e) => e,
         },

@@ -1,9 +1,11 @@
 //! The commands that run nodes, and those that ask a cluster.
 
+mod app;
 mod ask;
 pub(crate) mod at;
 mod bars;
 mod chain;
+mod code;
 mod context;
 mod data;
 mod nodes;
@@ -18,6 +20,8 @@ use clap::{Arg, Command};
 use gristmill_engine::registry::Entry;
 
 use super::failure::Failure;
+pub(crate) use submit::Pushed;
+pub(crate) use submit::of_pushed;
 
 /// Adds all of them.
 pub(crate) fn commands(program: &str, apps: &[Entry], all: Command) -> Result<Command, Failure> {
@@ -44,10 +48,16 @@ pub(crate) fn of_context(mut arguments: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// Does one of them; `None` if it is none of these.
-pub(crate) fn command(program: &str, apps: &[Entry], name: &str, of: &clap::ArgMatches) -> Option<Result<(), Failure>> {
+pub(crate) fn command(
+    program: &str,
+    apps: &[Entry],
+    pushed: Option<Pushed>,
+    (name, of): (&str, &clap::ArgMatches),
+) -> Option<Result<(), Failure>> {
     Some(match name {
         "serve" | "master" | "worker" => nodes::run(program, name, apps, of),
-        "submit" => submit::submit(program, apps, of),
+        "submit" => submit::submit(program, apps, pushed, of),
+        "app" => app::run(program, apps, of),
         "jobs" => ask::jobs(of),
         "job" => ask::job(program, of),
         "workers" => ask::workers(of),

@@ -8,7 +8,7 @@ use clap::{ArgMatches, FromArgMatches};
 use gristmill_engine::data::input::Input;
 use gristmill_engine::exec::Threads;
 use gristmill_engine::job::{Context, Job, Options, Report};
-use gristmill_engine::registry::Entry;
+use gristmill_engine::registry::{Entry, Files};
 
 use super::failure::Failure;
 use super::flags::JobFlags;
@@ -25,7 +25,7 @@ pub(crate) fn run(program: &str, entry: &Entry, matches: &ArgMatches) -> Result<
         flags.input.extend(more.cloned());
     }
     flags.check()?;
-    let job = entry.job(matches)?;
+    let job = entry.job(matches, Files::Here)?;
     let listing = inputs::list(&flags)?;
     let options = flags.options();
     let threads = flags.threads(&listing.inputs);

@@ -30,7 +30,7 @@ pub(crate) fn command(program: &str, apps: &[Entry], here: &[Entry]) -> Result<C
         .subcommand(cat::command(program))
         .subcommand(list);
     #[cfg(feature = "cluster")]
-    let all = super::cluster::commands(program, apps, all)?.subcommand(super::raft::command(program));
+    let all = super::cluster::commands(program, here, all)?.subcommand(super::raft::command(program));
     Ok(all.subcommand(completions::command(program)))
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use gristmill_engine::control::master::Config;
 use gristmill_engine::node::env::{Apps, Env as _, Note};
 use gristmill_engine::node::master::{self, MasterNode};
-use gristmill_engine::node::worker::{self, Worker};
+use gristmill_engine::node::worker::{self, CODE, Worker};
 use gristmill_engine::scratch;
 use gristmill_engine::store;
 use gristmill_raft::net::Peer;
@@ -141,7 +141,7 @@ pub async fn run(
     common: Common,
     master: Option<MasterPart>,
     worker: Option<WorkerPart>,
-    apps: impl Fn() -> Apps,
+    (of_masters, of_workers): (impl Fn() -> Apps, impl Fn() -> Apps),
     note: impl Fn(Note) + Send + Sync + Clone + 'static,
     ready: impl FnOnce(&str),
     stop: impl Future<Output = ()>,
@@ -157,9 +157,9 @@ pub async fn run(
     let listener = Listener::bind(&common.listen, common.wire.clone()).await?;
     let here = address::advertised(common.advertise.as_deref(), listener.address())?;
     common.wire.check(&here)?;
-    let world = |folder: &Path, threads| {
+    let world = |folder: &Path, apps, threads| {
         let scratch: Arc<dyn scratch::Scratch> = Arc::new(scratch::Folder::new(folder));
-        World::new(channels.clone(), shared.clone(), scratch, apps(), threads, note.clone())
+        World::new(channels.clone(), shared.clone(), scratch, apps, threads, note.clone())
     };
 
     let mut routes = Routes::default();
@@ -171,7 +171,16 @@ pub async fn run(
         let tell = move |what| told(Note::Trouble { what });
         let start = async {
             let found = find(&common.data, &part, &listener, &channels, &here, &tell).await?;
-            start_master(&common, &part, found, (world(&scratch, 1), &shared), &channels, log, &mut routes).await
+            start_master(
+                &common,
+                &part,
+                found,
+                (world(&scratch, of_masters(), 1), &shared),
+                &channels,
+                log,
+                &mut routes,
+            )
+            .await
         };
         leader = tokio::select! {
             started = start => Some(started?),
@@ -182,6 +191,7 @@ pub async fn run(
     if let Some(part) = worker {
         let scratch = common.data.join("scratch");
         folder::make(&scratch)?;
+        folder::clear(&scratch.join(CODE))?;
         let masters = if part.masters.is_empty() { vec![here.clone()] } else { part.masters };
         for address in &masters {
             common.wire.check(address)?;
@@ -196,7 +206,7 @@ pub async fn run(
             uid: String::new(),
             folder: folder::worker(&common.data)?,
         };
-        let node = Worker::new(world(&scratch, part.threads), options);
+        let node = Worker::new(world(&scratch, of_workers(), part.threads), options);
         routes = routes.add_service(InterceptedService::new(Shelf(node.clone()).service(), common.wire.of_nodes()));
         labourer = Some(node);
     }
@@ -415,8 +425,13 @@ async fn start_master(
     let found =
         if metrics.voters.is_empty() && metrics.learners.is_empty() { found } else { Found::Member(log.cluster) };
     let (workers, jobs, cluster) = Master::new(node.clone(), channels.clone(), shared.clone()).services();
+    let kept = super::apps::Apps::new(shared.clone(), files.clone());
     let gathering = part.gathers().map_or(0, |peers| peers.gathering);
-    let public = std::mem::take(routes).add_service(jobs).add_service(cluster).add_service(files.service());
+    let public = std::mem::take(routes)
+        .add_service(jobs)
+        .add_service(cluster)
+        .add_service(kept.service())
+        .add_service(files.service());
     *routes = http::beside(public)
         .add_service(health::reflection()?)
         .add_service(InterceptedService::new(peers::service(node.log().clone()), of_nodes.clone()))

@@ -86,7 +86,7 @@ fn info(name: &Name, meta: &Meta) -> api::FileInfo {
 
 /// Does something until it goes well, fails for good, or was tried often enough. Says whether an earlier try may have
 /// been carried out.
-async fn patiently<T, F>(mut what: impl FnMut() -> F) -> (Result<T, Error>, bool)
+pub(super) async fn patiently<T, F>(mut what: impl FnMut() -> F) -> (Result<T, Error>, bool)
 where
     F: Future<Output = Result<T, Error>>,
 {
@@ -121,6 +121,7 @@ impl Data {
     async fn receive(
         &self,
         name: &Name,
+        most: u64,
         messages: &mut (impl Stream<Item = Result<api::PutRequest, Status>> + Unpin),
     ) -> Result<(tempfile::TempPath, u64, u32), Status> {
         let failed = |e: io::Error| {
@@ -139,11 +140,16 @@ impl Data {
             }
             Ok((path, bytes, crc32c))
         });
+        let mut got = 0;
         let end = loop {
             let message = timeout(SILENCE, messages.next()).await;
             let message = message.map_err(|_| Status::deadline_exceeded(format!("{name}: nothing for {SILENCE:?}")))?;
             match message.transpose()?.and_then(|message| message.part) {
                 Some(Part::Content(piece)) if piece.len() <= PIECE => {
+                    got += piece.len() as u64;
+                    if got > most {
+                        return Err(Status::invalid_argument(format!("{name} has more than {} MiB", most >> 20)));
+                    }
                     // It has ended early where the disk is full; the reason follows.
                     if send.send(piece).await.is_err() {
                         break None;
@@ -164,6 +170,17 @@ impl Data {
             Some(end) if (end.bytes, end.crc32c) == (bytes, crc32c) => Ok((path, bytes, crc32c)),
             _ => Err(Status::data_loss(format!("{name}: what arrived is not what was sent; send it again"))),
         }
+    }
+
+    /// Takes in a file of at most `most` bytes for another service, when it is its turn.
+    pub(super) async fn received(
+        &self,
+        name: &Name,
+        most: u64,
+        messages: &mut Streaming<api::PutRequest>,
+    ) -> Result<(tempfile::TempPath, u64, u32), Status> {
+        let _turn = self.room.acquire().await.map_err(|e| Status::unavailable(e.to_string()))?;
+        self.receive(name, most, messages).await
     }
 
     /// Puts a file in the store, whole or not at all.
@@ -414,7 +431,7 @@ impl api::data_server::Data for Data {
         if !begin.overwrite && patiently(|| self.store.head(&name)).await.0.is_ok() {
             return Err(Status::already_exists(format!("{name} exists; choose another name or pass --overwrite")));
         }
-        let (path, bytes, crc32c) = self.receive(&name, &mut messages).await?;
+        let (path, bytes, crc32c) = self.receive(&name, u64::MAX, &mut messages).await?;
         let mapped = map_file(&path).map_err(|e| Status::internal(format!("{name}: {e}")))?;
         self.store(&name, mapped, begin.overwrite).await.map_err(status)?;
         Ok(Response::new(api::FileInfo { name: begin.name, bytes, crc32c: Some(crc32c), modified_ms: 0 }))

@@ -44,6 +44,17 @@ pub fn make(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(unusable(path))
 }
 
+/// Removes a folder with all that is in it, if it is there.
+///
+/// # Errors
+/// [`Error::Unusable`].
+pub fn clear(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(unusable(path)(e)),
+        _ => Ok(()),
+    }
+}
+
 /// Takes a folder for as long as the file that this gives is open.
 ///
 /// # Errors

@@ -1,12 +1,14 @@
 //! The files of a job's scripts: one folder a job with copies of what was shipped, one folder an attempt with links to them,
 //! and what is kept of an attempt that failed. An attempt can read the first and write the second, and comes no further.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use gristmill_engine::error::Error;
+use gristmill_engine::registry;
 use gristmill_engine::runner::Input;
 
 use super::Command;
@@ -28,14 +30,77 @@ const MOST_KEPT: u64 = 1 << 30;
 pub(crate) struct Shipped {
     /// What scripts call it: a name without a folder.
     pub(crate) name: String,
-    /// Where it is.
+    /// Where the job's flags say that it is.
     pub(crate) path: PathBuf,
+    /// Where its copy is on this machine, or copies of all files of a folder by their names below it; nothing where it is
+    /// at its path.
+    copies: Vec<(String, PathBuf)>,
+}
+
+impl Shipped {
+    pub(crate) fn new(name: String, path: PathBuf) -> Self {
+        Self { name, path, copies: Vec::new() }
+    }
+
+    /// Whether a command's word, which is a path, means this file.
+    pub(crate) fn is_meant(&self, word: &str) -> bool {
+        let word = Path::new(word);
+        if !self.copies.is_empty() {
+            // Where it was is another machine's business.
+            let plain = |path: &Path| path.components().filter(|c| *c != Component::CurDir).collect::<PathBuf>();
+            let (one, other) = (plain(word), plain(&self.path));
+            return one == other || (one.is_absolute() && one.ends_with(&other));
+        }
+        match (self.path.canonicalize(), word.canonicalize()) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => false,
+        }
+    }
+
+    /// Puts it below a folder; files are made executable there.
+    fn ship(&self, files: &Path) -> io::Result<()> {
+        let to = files.join(&self.name);
+        let copy = |from: &Path, to: &Path| {
+            fs::copy(from, to)?;
+            fs::set_permissions(to, fs::Permissions::from_mode(0o755))
+        };
+        if self.copies.is_empty() {
+            let path = self.path.canonicalize()?;
+            return if path.is_dir() { symlink(path, to) } else { copy(&path, &to) };
+        }
+        for (below, from) in &self.copies {
+            let to = if below.is_empty() { to.clone() } else { to.join(below) };
+            to.parent().map_or(Ok(()), fs::create_dir_all)?;
+            copy(from, &to)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the files of a folder are, or of one file, by their names below it.
+///
+/// # Errors
+/// When there are none.
+pub(crate) fn copies_of(path: &Path, all: &BTreeMap<String, PathBuf>) -> Result<Vec<(String, PathBuf)>, String> {
+    let name = path.to_string_lossy();
+    if let Some(copy) = all.get(&*name) {
+        return Ok(vec![(String::new(), copy.clone())]);
+    }
+    let below = format!("{}/", name.trim_end_matches('/'));
+    let found = all.range(below.clone()..).take_while(|(name, _)| name.starts_with(&below));
+    let found: Vec<_> = found.map(|(name, copy)| (name[below.len()..].to_string(), copy.clone())).collect();
+    let plain = |name: &str| Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+    match found.iter().find(|(name, _)| !plain(name)) {
+        Some((bad, _)) => Err(format!("the job brings a file called {bad}, which would lie outside of its folder")),
+        None if found.is_empty() => Err(format!("the job did not bring {name}")),
+        None => Ok(found),
+    }
 }
 
 /// The files to ship, each under a name of its own.
 ///
 /// # Errors
-/// When one is not there, or two would have the same name.
+/// When two would have the same name.
 pub(crate) fn shipped(plain: &[PathBuf], named: &[String]) -> Result<Vec<Shipped>, String> {
     let mut all: Vec<Shipped> = Vec::new();
     let named = named.iter().map(|file| match file.rsplit_once('#') {
@@ -51,9 +116,6 @@ pub(crate) fn shipped(plain: &[PathBuf], named: &[String]) -> Result<Vec<Shipped
                 path.display()
             ));
         }
-        if let Err(e) = std::fs::metadata(&path) {
-            return Err(format!("cannot ship {}: {e}", path.display()));
-        }
         match all.iter().find(|other| other.name == name) {
             Some(other) if other.path == path => {}
             Some(other) => {
@@ -62,10 +124,28 @@ pub(crate) fn shipped(plain: &[PathBuf], named: &[String]) -> Result<Vec<Shipped
                     "{one} and {two} would both be called {name}; give one another name: -files {two}#NAME"
                 ));
             }
-            None => all.push(Shipped { name, path }),
+            None => all.push(Shipped::new(name, path)),
         }
     }
     Ok(all)
+}
+
+/// Looks whether files are there, and where.
+///
+/// # Errors
+/// When one is not.
+pub(crate) fn find(shipped: &mut [Shipped], files: registry::Files<'_>) -> Result<(), String> {
+    for file in shipped {
+        match files {
+            registry::Files::Elsewhere => {}
+            registry::Files::Here => {
+                let there = fs::metadata(&file.path);
+                there.map_err(|e| format!("cannot ship {}: {e}", file.path.display()))?;
+            }
+            registry::Files::Copies(all) => file.copies = copies_of(&file.path, all)?,
+        }
+    }
+    Ok(())
 }
 
 /// The files of a job. Gone when dropped.
@@ -79,6 +159,9 @@ pub(crate) struct Files {
 impl Files {
     /// Copies what was shipped into a new folder below `parent`; files are made executable there.
     pub(crate) fn new(parent: &Path, shipped: &[Shipped]) -> Result<Self, String> {
+        // A worker's need not be there yet.
+        let made = fs::create_dir_all(parent);
+        made.map_err(|e| format!("cannot create {}: {e}", parent.display()))?;
         let folder = private().prefix("gristmill-files-").tempdir_in(parent);
         let folder = folder.map_err(|e| format!("cannot create a folder in {}: {e}", parent.display()))?;
         if rustix::process::geteuid().is_root() {
@@ -89,18 +172,9 @@ impl Files {
         let files = folder.path().join(SHIPPED);
         let mut names = Vec::new();
         fs::create_dir(&files).map_err(|e| format!("cannot create a folder in {}: {e}", folder.path().display()))?;
-        for Shipped { name, path } in shipped {
-            let ship = || {
-                let path = path.canonicalize()?;
-                let to = files.join(name);
-                if path.is_dir() {
-                    return symlink(path, to);
-                }
-                fs::copy(path, &to)?;
-                fs::set_permissions(&to, fs::Permissions::from_mode(0o755))
-            };
-            ship().map_err(|e| format!("cannot ship {}: {e}", path.display()))?;
-            names.push(name.clone());
+        for file in shipped {
+            file.ship(&files).map_err(|e| format!("cannot ship {}: {e}", file.path.display()))?;
+            names.push(file.name.clone());
         }
         Ok(Self { folder, names, keep: parent.into() })
     }

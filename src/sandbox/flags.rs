@@ -1,7 +1,10 @@
-//! What users say about the sandbox, and how much a task may use unless they say.
+//! What users say about the sandbox, and how much a task may use unless they say; and what the administrator of a worker says
+//! about the code of others, within which their words count.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+use gristmill_engine::registry::Files;
 
 use super::{Limits, Sandbox};
 use crate::cli::memory;
@@ -40,6 +43,39 @@ pub(crate) struct SandboxFlags {
     #[arg(long, value_name = "SECONDS", help_heading = HEADING)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) task_cpu: Option<u64>,
+    /// Of a worker; `None` on the user's own machine.
+    #[arg(skip)]
+    policy: Option<Policy>,
+}
+
+/// What a worker lets the code of its cluster's users do.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    /// Whether there must be a whole sandbox.
+    pub(crate) required: bool,
+    /// Whether code may use the network if its job asks for it.
+    pub(crate) network: bool,
+    /// Files and folders that code may read beside its own and the system's.
+    pub(crate) readable: Vec<PathBuf>,
+    /// Bytes of memory that a task's code has unless its job says, and at the most.
+    pub(crate) memory: u64,
+}
+
+impl Policy {
+    /// How much memory a task's code may use.
+    ///
+    /// # Errors
+    /// When its job asks for more than there is for one.
+    pub(crate) fn memory(&self, asked: Option<Size>) -> Result<u64, String> {
+        match asked {
+            Some(Size(asked)) if asked > self.memory => {
+                let (asked, most) = (Size(asked), Size(self.memory));
+                Err(format!("--task-memory {asked} is more than the {most} that this worker has for a task's code"))
+            }
+            Some(Size(asked)) => Ok(asked),
+            None => Ok(self.memory),
+        }
+    }
 }
 
 /// Whether there is a sandbox.
@@ -54,6 +90,34 @@ pub(crate) enum When {
 }
 
 impl SandboxFlags {
+    /// The same within what a worker allows.
+    ///
+    /// # Errors
+    /// When the job asks for more.
+    pub(crate) fn under(mut self, files: Files<'_>, policy: Option<&Policy>) -> Result<Self, String> {
+        if let Files::Here = files {
+            return Ok(self);
+        }
+        if self.sandbox == When::Off {
+            return Err("--sandbox=off is for run: a cluster's code stays in the sandbox".into());
+        }
+        if !self.sandbox_read.is_empty() {
+            return Err("--sandbox-read is for run: what code may read on a worker is said where that is begun".into());
+        }
+        // Without one it is looked at by who does not run it.
+        let Some(policy) = policy else { return Ok(self) };
+        if self.network && !policy.network {
+            return Err("--network: this worker lets no code use the network (see its --processes)".into());
+        }
+        if policy.required {
+            self.sandbox = When::Required;
+        }
+        self.task_memory = Some(Size(policy.memory(self.task_memory)?));
+        self.sandbox_read.clone_from(&policy.readable);
+        self.policy = Some(policy.clone());
+        Ok(self)
+    }
+
     /// How much a task may use if so many run at a time.
     pub(crate) fn limits(&self, threads: usize) -> Limits {
         let share = || (memory::whole() / threads.max(1) as u64).max(LEAST_MEMORY);
@@ -75,10 +139,16 @@ impl SandboxFlags {
         more: impl IntoIterator<Item = PathBuf>,
     ) -> Option<Sandbox> {
         let variable = |name: &str| {
+            // Whoever sends a job does not choose what its code may read.
+            if self.policy.is_some() {
+                return std::env::var(name).ok();
+            }
             let pair = environment.iter().find(|(other, _)| other == name)?;
             Some(pair.1.to_string_lossy().into_owned())
         };
-        let mut readable = super::needed(words, variable);
+        let named = |word: &String| self.policy.is_none() || !word.starts_with('/');
+        let words: Vec<String> = words.iter().filter(|word| named(word)).cloned().collect();
+        let mut readable = super::needed(&words, variable);
         readable.extend(more);
         readable.extend(self.sandbox_read.iter().cloned());
         (self.sandbox != When::Off).then(|| Sandbox { readable, own: vec![folder.into()], network: self.network })
@@ -95,11 +165,19 @@ impl SandboxFlags {
         for path in &self.sandbox_read {
             std::fs::metadata(path).map_err(|e| format!("--sandbox-read {}: {e}", path.display()))?;
         }
-        let missing = super::missing();
-        match self.sandbox {
-            _ if missing.is_empty() => Ok(None),
-            When::Required => Err(format!("the sandbox is not whole on this machine: {}", missing.join("; "))),
-            _ => Ok(Some(format!("the sandbox is not whole: {}", missing.join("; ")))),
-        }
+        check(self.sandbox)
+    }
+}
+
+/// What of a sandbox this machine lacks, as a note where there need not be all of it.
+///
+/// # Errors
+/// When it is required and not whole.
+pub(crate) fn check(when: When) -> Result<Option<String>, String> {
+    let missing = super::missing();
+    match when {
+        _ if missing.is_empty() => Ok(None),
+        When::Required => Err(format!("the sandbox is not whole on this machine: {}", missing.join("; "))),
+        _ => Ok(Some(format!("the sandbox is not whole: {}", missing.join("; ")))),
     }
 }

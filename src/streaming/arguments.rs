@@ -23,23 +23,30 @@ const NAMES: [&str; 17] = [
     "help",
 ];
 
-/// The arguments with two dashes before the names that have one, if they are of `run streaming`.
+/// The arguments with two dashes before the names that have one, if they are of `run streaming` or `submit streaming`.
 pub(crate) fn with_two_dashes(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let Some(run) = arguments.iter().position(|argument| argument == "run") else { return arguments };
+    let runs = |argument: &OsString| argument == "run" || argument == "submit";
+    let Some(run) = arguments.iter().position(runs) else { return arguments };
     let Some(app) = arguments[run..].iter().position(|argument| argument == super::NAME) else { return arguments };
-    for argument in &mut arguments[run + app + 1..] {
-        if argument == "--" {
+    let flags = arguments.split_off(run + app + 1);
+    arguments.extend(two_dashes(flags));
+    arguments
+}
+
+/// The flags of `streaming` with two dashes.
+pub(crate) fn two_dashes(mut flags: Vec<OsString>) -> Vec<OsString> {
+    for flag in &mut flags {
+        if flag == "--" {
             break;
         }
-        let name = argument.to_str().and_then(|text| text.strip_prefix('-'));
-        let known = name.is_some_and(|name| NAMES.contains(&name.split('=').next().unwrap_or_default()));
-        if known {
+        let name = flag.to_str().and_then(|text| text.strip_prefix('-'));
+        if name.is_some_and(|name| NAMES.contains(&name.split('=').next().unwrap_or_default())) {
             let mut with = OsString::from("-");
-            with.push(&*argument);
-            *argument = with;
+            with.push(&*flag);
+            *flag = with;
         }
     }
-    arguments
+    flags
 }
 
 #[cfg(test)]
@@ -57,6 +64,7 @@ mod tests {
             changed("g run streaming -D a=b -input x -output=y --mapper cat -o z -q -file f"),
             "g run streaming -D a=b --input x --output=y --mapper cat -o z -q --file f"
         );
+        assert_eq!(changed("g submit streaming -input x"), "g submit streaming --input x");
         assert_eq!(changed("g run wordcount -input x"), "g run wordcount -input x");
         assert_eq!(changed("g run streaming -- -input"), "g run streaming -- -input");
         assert_eq!(changed("g cat streaming"), "g cat streaming");

@@ -2,7 +2,7 @@
 //! they leave is what `run` leaves.
 //!
 //! `nodes` starts, kills and pauses processes and knows what a cluster may leave behind, `outputs` watches what readers see,
-//! `net` cuts networks. `jobs` is about what is said of jobs, `apps` about what each app computes, `points` about nodes that
+//! `net` cuts networks. `jobs` is about what is said of jobs, `apps` about what each app computes, `usercode` about those that users bring, `points` about nodes that
 //! die at each point of their work, `chaos` about those that die, stop and are cut off at random, `upgrade` about two
 //! releases in one cluster, `api` about other ways in, `straggler` and `figures` about what all that costs.
 
@@ -17,3 +17,4 @@ mod outputs;
 mod points;
 mod straggler;
 mod upgrade;
+mod usercode;

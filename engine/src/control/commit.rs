@@ -40,6 +40,12 @@ pub fn job_of(cluster: u64, name: &str) -> Option<u64> {
     job_of_name(cluster, below.split_once('/')?.0)
 }
 
+/// The file of an app with this digest. It stays, for whatever cluster has this store.
+pub fn app_file(digest: &[u8]) -> String {
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{ROOT}/apps/files/{hex}")
+}
+
 /// The plan of a job.
 pub fn plan(cluster: u64, job: u64, plan: &Digest) -> String {
     format!("{}plan-{:032x}", scratch(cluster, job), u128::from_be_bytes(*plan))
@@ -148,7 +154,7 @@ impl Publication {
     /// What is to be published of a job that is committing.
     pub fn of(cluster: u64, job: &Job) -> Option<Self> {
         let segments = job.phase() == gristmill_proto::v1::Phase::Map;
-        let tasks = if segments { &job.maps } else { &job.reduces };
+        let tasks = if job.ends_with_maps() { &job.maps } else { &job.reduces };
         let name = if segments { self::segments } else { part };
         let object = |(partition, result): (u32, &super::task::Result)| Object {
             from: name(cluster, job.id, partition, result.attempt),

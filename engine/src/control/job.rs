@@ -98,6 +98,22 @@ impl Job {
         self.spec.phase()
     }
 
+    /// What its app is called: as what it was pushed, else by its name.
+    pub fn called(&self) -> &str {
+        let app = self.spec.app.as_ref();
+        app.map_or("", |app| if app.pushed.is_empty() { &app.name } else { &app.pushed })
+    }
+
+    /// Whether what its maps write is its output: a part each.
+    pub fn only_maps(&self) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.reduces == 0)
+    }
+
+    /// Whether it is decided once its maps are done.
+    pub fn ends_with_maps(&self) -> bool {
+        self.phase() == Phase::Map || self.only_maps()
+    }
+
     /// Whether tasks can still change anything.
     pub fn is_open(&self) -> bool {
         matches!(self.state, JobState::Mapping | JobState::Shuffling | JobState::Reducing)
@@ -165,10 +181,10 @@ impl Job {
             // It fails, once it is known for which record.
             return;
         }
-        let committing = if self.phase() == Phase::Map { self.maps_missing == 0 } else { self.reduces_open == 0 };
+        let committing = if self.ends_with_maps() { self.maps_missing == 0 } else { self.reduces_open == 0 };
         let next = match self.state {
             JobState::Mapping | JobState::Shuffling | JobState::Reducing if committing => JobState::Committing,
-            JobState::Mapping if self.maps_undone == 0 && self.phase() != Phase::Map => JobState::Shuffling,
+            JobState::Mapping if self.maps_undone == 0 && !self.ends_with_maps() => JobState::Shuffling,
             state => state,
         };
         if next == JobState::Committing && self.state != next {
@@ -229,7 +245,8 @@ impl Job {
     pub fn status(&self, cluster: u64) -> JobStatus {
         let name = |job: u64| if job == 0 { String::new() } else { job_name(cluster, job) };
         let half = self.phase() == Phase::Map;
-        let results = || if half { &self.maps } else { &self.reduces }.iter().filter_map(|facts| facts.result.as_ref());
+        let last = if self.ends_with_maps() { &self.maps } else { &self.reduces };
+        let results = || last.iter().filter_map(|facts| facts.result.as_ref());
         let bytes = |r: &Arc<super::task::Result>| if half { r.done.length } else { r.done.output_bytes };
         JobStatus {
             id: name(self.id),

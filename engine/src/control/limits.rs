@@ -48,6 +48,12 @@ pub const CHAIN: usize = 16;
 pub const INPUTS: usize = 1_000;
 /// Flags of an app.
 pub const ARGUMENTS: usize = 256;
+/// Files of an app.
+pub const FILES: usize = 512;
+/// Bytes of one of them.
+pub const FILE_BYTES: u64 = 256 << 20;
+/// Bytes of the name and version under which an app was pushed.
+pub const PUSHED_BYTES: usize = SHORT_NAME_BYTES + 11;
 /// Labels of a job.
 pub const LABELS: usize = 32;
 /// Attempts of a task, unless the job says otherwise.

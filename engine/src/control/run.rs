@@ -26,7 +26,7 @@ pub struct Plan {
     pub digest: Digest,
     /// What each map task reads.
     pub maps: Vec<Vec<wire::InputRange>>,
-    /// Number of parts, 1 to 10,000.
+    /// Number of parts, up to 10,000; 0: one for each map.
     pub reduces: u32,
     /// Whether parts are ranges of keys, for which a survey comes first.
     pub survey: bool,

@@ -1,7 +1,7 @@
 //! What a job's spec must satisfy before it is accepted, and the names that its outputs claim.
 
 use gristmill_proto::internal::v1::refused::Code;
-use gristmill_proto::v1::{JobSpec, Phase};
+use gristmill_proto::v1::{AppFile, JobSpec, Phase};
 use prost::Message as _;
 
 use super::apply::{Decision, refused};
@@ -54,6 +54,9 @@ fn check_one(spec: &JobSpec, follows: bool) -> Decision<()> {
     }
     let bounds = [
         (app.arguments.len() <= limits::ARGUMENTS, "too many flags for the app"),
+        (app.files.len() <= limits::FILES, "too many files for the app: at most 512; pack them into one"),
+        (app.files.iter().all(is_file), "a file of the app has a digest of 32 bytes, a name, and at most 256 MiB"),
+        (app.pushed.len() <= limits::PUSHED_BYTES, "the name under which the app was pushed is too long"),
         (follows || !spec.inputs.is_empty(), "no input is named"),
         (spec.inputs.len() <= limits::INPUTS, "too many inputs are named: use a glob, or a name that ends in '/'"),
         (
@@ -78,6 +81,11 @@ fn check_one(spec: &JobSpec, follows: bool) -> Decision<()> {
         return invalid(message.into(), "correct the job's description");
     }
     check_output(output(spec))
+}
+
+fn is_file(file: &AppFile) -> bool {
+    let named = (1..=limits::NAME_BYTES).contains(&file.path.len()) && !file.path.contains('\0');
+    named && file.digest.len() == 32 && file.bytes <= limits::FILE_BYTES
 }
 
 fn check_output(name: &str) -> Decision<()> {

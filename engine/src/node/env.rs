@@ -15,7 +15,7 @@ use super::rpc::Net;
 use crate::control::limits::LEVEL;
 use crate::exec::Exec;
 use crate::job::Job;
-use crate::registry::Entry;
+use crate::registry::{Entry, Files};
 use crate::scratch::Scratch;
 use crate::store::Store;
 
@@ -120,11 +120,11 @@ impl Apps {
         self.entries.contains_key(name)
     }
 
-    /// The job of an app with these flags.
+    /// The job of an app with these flags, and the files that they name.
     ///
     /// # Errors
     /// One line that says what is wrong with them.
-    pub fn job(&self, name: &str, arguments: &[String]) -> Result<Box<dyn Job>, String> {
+    pub fn job(&self, name: &str, arguments: &[String], files: Files<'_>) -> Result<Box<dyn Job>, String> {
         let entry = self.entries.get(name).ok_or_else(|| format!("there is no app '{name}' here"))?;
         let command: Command = entry.command().no_binary_name(true).disable_help_flag(true);
         let told = |e: clap::Error| {
@@ -133,6 +133,6 @@ impl Apps {
             format!("app {name}: {}", line.trim_start_matches("error: "))
         };
         let matches = command.try_get_matches_from(arguments).map_err(told)?;
-        entry.job(&matches).map_err(told)
+        entry.job(&matches, files).map_err(told)
     }
 }

@@ -8,6 +8,13 @@ pub(crate) const JOBS: &str = "jobs/";
 /// Below this lie inputs that were fetched, for whatever job.
 pub(crate) const INPUTS: &str = "inputs/";
 
+/// Below this lie files of apps, called by their digests, for whatever job.
+pub(crate) const APPS: &str = "apps/";
+
+/// The folder of scratch for what user code needs and makes. Whoever runs workers empties it before one is begun: what lies
+/// there of an earlier process is of no use, and may belong to others.
+pub const CODE: &str = "code";
+
 /// Below this lies all of one job.
 pub(crate) fn job(job: u64) -> String {
     format!("{JOBS}{job}/")

@@ -1,10 +1,12 @@
 //! The shell of a worker: it registers with the leading master, polls, and does what the answers say.
 //!
 //! `board` holds all that the worker knows and is pure; `attempt` runs one attempt at a task; `shuffle` brings the
-//! segments of finished maps here and serves those that were made here. Nothing here decides: the leader does.
+//! segments of finished maps here and serves those that were made here; `code` has the apps of jobs, and brings the files of
+//! those that come from elsewhere. Nothing here decides: the leader does.
 
 mod attempt;
 pub(crate) mod board;
+mod code;
 mod shuffle;
 mod stored;
 mod tasklog;
@@ -26,6 +28,7 @@ use super::cache::Cache;
 use super::env::{Env, Note};
 use super::masters::Masters;
 use super::paths;
+pub use super::paths::CODE;
 use super::rpc::{CallError, Method};
 use super::signal::Signal;
 use super::spool;
@@ -89,6 +92,8 @@ struct Inner<E: Env> {
     /// The cluster, once something was assigned.
     cluster: AtomicU64,
     plans: Mutex<Plans>,
+    jobs: Mutex<code::Jobs>,
+    files: futures_util::lock::Mutex<code::Here>,
     /// Objects of the store that were fetched.
     inputs: Cache<E::Rt>,
 }
@@ -122,6 +127,8 @@ impl<E: Env> Worker<E> {
                 stopped: AtomicBool::new(false),
                 cluster: AtomicU64::new(0),
                 plans: Mutex::default(),
+                jobs: Mutex::default(),
+                files: futures_util::lock::Mutex::default(),
                 inputs,
             }),
         }
@@ -152,6 +159,7 @@ impl<E: Env> Worker<E> {
                     *inner.board() = Board::new(0, inner.options.slots);
                     inner.stops.raise();
                     inner.plans().clear();
+                    inner.forget_jobs(|_| true);
                     inner.clear_scratch().await;
                 }
                 End::Drained | End::Stopped => break,
@@ -193,6 +201,10 @@ impl<E: Env> Inner<E> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn jobs(&self) -> MutexGuard<'_, code::Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn plans(&self) -> MutexGuard<'_, Plans> {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -203,6 +215,8 @@ impl<E: Env> Inner<E> {
             self.inputs.clear();
             self.remove(paths::JOBS.to_string()).await;
             self.remove(paths::INPUTS.to_string()).await;
+            self.files.lock().await.clear();
+            self.remove(paths::APPS.to_string()).await;
         }
         .boxed()
     }
@@ -282,6 +296,7 @@ impl<E: Env> Inner<E> {
             return Some(End::Fenced(why));
         }
         let mut useless: Vec<String> = orders.discard.iter().map(paths::attempt).collect();
+        self.forget_jobs(|job| orders.drop_jobs.contains(&job));
         for job in orders.drop_jobs {
             useless.push(paths::job(job));
             self.plans().retain(|(of, _), _| *of != job);

@@ -19,6 +19,7 @@ use crate::exec::Inline;
 use crate::job::{Context, Options};
 use crate::local::{Outputs, Run};
 use crate::scratch::Scratch;
+use crate::task::{Range, TaskInput, Which};
 use crate::value::Stable;
 
 /// Bytes of lines that are made before they are given.
@@ -40,17 +41,17 @@ pub(crate) struct Shared<'f> {
     pub(crate) counters: &'f Mutex<Counters>,
     /// Bytes that one thread may hold of what an attempt writes.
     pub(crate) memory: usize,
-    /// Parts of the job; 0 when it only maps.
-    pub(crate) reduces: u32,
-    /// Map tasks of the job.
-    pub(crate) maps: u32,
+    /// The job as people call it, its map tasks and its parts; and the number of the task, where one runs by itself.
+    pub(crate) which: Which<'f>,
+    /// Whether what fails is tried again here, and kept if it fails for good.
+    pub(crate) again: bool,
 }
 
 impl<'f> Shared<'f> {
     pub(crate) fn attempt(&self, stage: Stage, task: u32, split: Option<SplitOf<'f>>) -> Attempt<'f> {
-        let Self { maps, reduces, .. } = *self;
+        let Which { job, maps, reduces, .. } = self.which;
         let format = self.format();
-        Attempt { stage, task, number: 0, split, format, maps, reduces, observer: self.context.observer }
+        Attempt { job, stage, task, number: 0, split, format, maps, reduces, observer: self.context.observer }
     }
 
     /// What records of the input are.
@@ -96,7 +97,7 @@ impl<'f> Shared<'f> {
             done
         };
         let again = |to: &mut dyn Write| input.blocks(|block| write_to(to, block));
-        let counters = until_done(self.runner, attempt, once, Some(again))?;
+        let counters = until_done(self.runner, attempt, once, self.again.then_some(again))?;
         self.count(counters);
         Ok(written)
     }
@@ -150,14 +151,90 @@ type TakeAt<'t> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 't;
 /// The feed of a job whose mappers are code.
 pub(crate) struct Mapped<'f> {
     shared: Shared<'f>,
-    sources: &'f Sources,
-    splits: &'f [Split],
+    input: &'f dyn Splits,
     read: AtomicU64,
 }
 
+/// Inputs that are read in splits, each of which is a map task.
+pub(crate) trait Splits: Sync {
+    /// The names of all inputs of the job, in order.
+    fn names(&self) -> &[String];
+
+    /// How many splits there are.
+    fn count(&self) -> u32;
+
+    /// Which stretch of which input one is.
+    fn split(&self, n: u32) -> Split;
+
+    /// Bytes of input whose size is known before it is read.
+    fn known_bytes(&self) -> u64;
+
+    /// The records of a split, in order. Returns the bytes of input seen.
+    fn load(&self, n: u32, loader: &mut Loader, stop: &AtomicBool, visit: &mut Visit<'_>) -> Result<u64, Error>;
+
+    /// Whether it can be read once more.
+    fn lasts(&self, n: u32) -> bool;
+}
+
+/// Files of this machine.
+pub(crate) struct Local<'l>(pub(crate) &'l Sources, pub(crate) &'l [Split]);
+
+impl Splits for Local<'_> {
+    fn names(&self) -> &[String] {
+        &self.0.names
+    }
+    fn count(&self) -> u32 {
+        self.1.len() as u32
+    }
+    fn split(&self, n: u32) -> Split {
+        self.1[n as usize]
+    }
+    fn known_bytes(&self) -> u64 {
+        self.0.known_bytes()
+    }
+    fn load(&self, n: u32, loader: &mut Loader, stop: &AtomicBool, visit: &mut Visit<'_>) -> Result<u64, Error> {
+        self.0.load_split(self.split(n), loader, stop, visit)
+    }
+    fn lasts(&self, n: u32) -> bool {
+        // What came of a pipe is gone.
+        self.0.inputs[self.split(n).input as usize].source == Source::File
+    }
+}
+
+/// The ranges of one task of a cluster's job.
+pub(crate) struct OfTask<'t>(pub(crate) &'t TaskInput<'t>, pub(crate) &'t [Range]);
+
+impl Splits for OfTask<'_> {
+    fn names(&self) -> &[String] {
+        self.0.names()
+    }
+    fn count(&self) -> u32 {
+        self.1.len() as u32
+    }
+    fn split(&self, n: u32) -> Split {
+        let Range { object, start, end } = self.1[n as usize];
+        Split { input: object, start, end }
+    }
+    fn known_bytes(&self) -> u64 {
+        self.0.known_bytes()
+    }
+    fn load(&self, n: u32, loader: &mut Loader, _: &AtomicBool, visit: &mut Visit<'_>) -> Result<u64, Error> {
+        self.0.load_range(self.1[n as usize], loader, visit)
+    }
+    fn lasts(&self, _: u32) -> bool {
+        true
+    }
+}
+
 impl<'f> Mapped<'f> {
-    pub(crate) fn new(shared: Shared<'f>, sources: &'f Sources, splits: &'f [Split]) -> Self {
-        Self { shared, sources, splits, read: AtomicU64::new(0) }
+    pub(crate) fn new(shared: Shared<'f>, input: &'f dyn Splits) -> Self {
+        Self { shared, input, read: AtomicU64::new(0) }
+    }
+
+    /// What of which input a split is.
+    fn split_of(&self, n: u32) -> SplitOf<'f> {
+        let Split { input, start, end } = self.input.split(n);
+        SplitOf { name: &self.input.names()[input as usize], start, len: end - start }
     }
 
     /// Bytes of input that were mapped.
@@ -165,20 +242,19 @@ impl<'f> Mapped<'f> {
         self.read.load(Ordering::Relaxed)
     }
 
-    /// Maps one split: what its mapper wrote, and how many bytes it was given.
-    pub(crate) fn map(&self, task: u32, loader: &mut Loader) -> Result<Spool, Error> {
-        let split = self.splits[task as usize];
-        let name = &self.sources.names[split.input as usize];
-        let of = SplitOf { name, start: split.start, len: split.end - split.start };
+    /// Maps one split: what its mapper wrote.
+    pub(crate) fn map(&self, n: u32, loader: &mut Loader) -> Result<Spool, Error> {
+        let of = self.split_of(n);
+        let name = of.name;
         let shared = &self.shared;
-        let attempt = shared.attempt(Stage::Map, task, Some(of));
+        let attempt = shared.attempt(Stage::Map, shared.which.number + n, Some(of));
         let mut written = shared.spool();
         let again = std::cell::RefCell::new(Loader::default());
         let once = |attempt: &Attempt<'f>, place: &mut String| {
             written.clear();
             let mut work = Work::begin(shared.runner, attempt, (shared.context, shared.halt), shared.shape)?;
-            let (mut failed, mut base) = (None, (split.start, 0));
-            let read = self.lines(split, loader, &mut |offset, bytes| {
+            let (mut failed, mut base) = (None, (of.start, 0));
+            let read = self.lines(n, loader, &mut |offset, bytes| {
                 base = (offset, work.given());
                 let given = work.give(bytes, &mut |bytes| written.write(bytes));
                 given.map_err(|trouble| aside(trouble, &mut failed))
@@ -195,11 +271,9 @@ impl<'f> Mapped<'f> {
             }
             done
         };
-        // What came of a pipe cannot be read again.
-        let again =
-            (self.sources.inputs[split.input as usize].source == Source::File).then_some(|to: &mut dyn Write| {
-                self.lines(split, &mut again.borrow_mut(), &mut |_, bytes| write_to(to, bytes)).map(drop)
-            });
+        let again = (shared.again && self.input.lasts(n)).then_some(|to: &mut dyn Write| {
+            self.lines(n, &mut again.borrow_mut(), &mut |_, bytes| write_to(to, bytes)).map(drop)
+        });
         let (read, counters) = until_done(shared.runner, attempt, once, again)?;
         shared.count(counters);
         self.read.fetch_add(read, Ordering::Relaxed);
@@ -208,9 +282,9 @@ impl<'f> Mapped<'f> {
     }
 
     /// The lines of a split as mappers read them, with the offset in the input where each stretch of them begins.
-    fn lines(&self, split: Split, loader: &mut Loader, take: &mut TakeAt<'_>) -> Result<u64, Error> {
+    fn lines(&self, n: u32, loader: &mut Loader, take: &mut TakeAt<'_>) -> Result<u64, Error> {
         let mut made = Vec::new();
-        self.sources.load_split(split, loader, self.shared.context.stop, &mut |loaded| {
+        self.input.load(n, loader, self.shared.context.stop, &mut |loaded| {
             let (mut bytes, mut offset) = (loaded.chunk.bytes(), loaded.chunk.offset());
             if offset == 0
                 && let Some(rest) = bytes.strip_prefix(MARK)
@@ -234,17 +308,17 @@ impl<'f> Mapped<'f> {
     }
 
     /// Sends what a mapper wrote through a combiner, in the order of parts and keys.
-    fn combined(&self, task: u32, written: Spool) -> Result<Spool, Error> {
+    fn combined(&self, n: u32, written: Spool) -> Result<Spool, Error> {
         let shared = &self.shared;
         // Code of other shapes combines what it mapped by itself.
         let Shape::Text(text) = shared.shape else { return Ok(written) };
-        if !shared.runner.has(Stage::Combine) || shared.reduces == 0 || written.len() == 0 {
+        if !shared.runner.has(Stage::Combine) || shared.which.reduces == 0 || written.len() == 0 {
             return Ok(written);
         }
         let sorted = Arc::new(Mutex::new(Ok(shared.spool())));
-        let feed = Lone { written: &written, names: &self.sources.names, format: Format::Lines };
+        let feed = Lone { written: &written, names: self.input.names(), format: Format::Lines };
         let then = Then::Script(text.between.0.clone());
-        let app = Pairs::of_text(text.clone(), text.mapped.clone(), then, shared.reduces);
+        let app = Pairs::of_text(text.clone(), text.mapped.clone(), then, shared.which.reduces);
         let options = Options { memory: (shared.memory as u64).max(crate::job::MIN_MEMORY), ..shared.options.clone() };
         let context = Context { exec: &Inline, observer: &(), stop: shared.context.stop };
         // One part: the number of the real one stands before each key, so that all are in order.
@@ -255,10 +329,8 @@ impl<'f> Mapped<'f> {
         outputs.finish(false)?;
         drop(outputs);
         let sorted = std::mem::replace(&mut *lock(&sorted), Ok(shared.spool()))?;
-        let split = self.splits[task as usize];
-        let name = &self.sources.names[split.input as usize];
-        let of = SplitOf { name, start: split.start, len: split.end - split.start };
-        shared.through(shared.attempt(Stage::Combine, task, Some(of)), &sorted)
+        let attempt = shared.attempt(Stage::Combine, shared.which.number + n, Some(self.split_of(n)));
+        shared.through(attempt, &sorted)
     }
 }
 
@@ -337,25 +409,24 @@ fn chunk_of<'c>(bytes: &'c [u8], input: u32, name: &'c str) -> Loaded<'c> {
 
 impl Feed for Mapped<'_> {
     fn names(&self) -> &[String] {
-        &self.sources.names
+        self.input.names()
     }
     fn format(&self) -> Format {
         Format::Lines
     }
     fn units(&self) -> u64 {
-        self.splits.len() as u64
+        self.input.count().into()
     }
     fn known_bytes(&self) -> u64 {
-        self.sources.known_bytes()
+        self.input.known_bytes()
     }
 
     fn load(&self, unit: u64, loader: &mut Loader, _: &AtomicBool, visit: &mut Visit<'_>) -> Result<u64, Error> {
-        let task = unit as u32;
-        let written = self.map(task, loader).and_then(|written| self.combined(task, written));
+        let n = unit as u32;
+        let written = self.map(n, loader).and_then(|written| self.combined(n, written));
         let written = written.inspect_err(|_| self.shared.halt.store(true, Ordering::Relaxed))?;
-        let input = self.splits[task as usize].input;
-        written
-            .records(self.shared.shape, |bytes| visit(&chunk_of(bytes, input, &self.sources.names[input as usize])))?;
+        let (input, of) = (self.input.split(n).input, self.split_of(n));
+        written.records(self.shared.shape, |bytes| visit(&chunk_of(bytes, input, of.name)))?;
         Ok(written.len())
     }
 

@@ -1,26 +1,26 @@
-//! The job over a [`Runner`], on one machine: mappers, the shuffle that all jobs share, reducers, and the output.
+//! The job over a [`Runner`]: what it is on all machines, and how it runs on one: mappers, the shuffle that all jobs share,
+//! reducers, and the output.
 
-use std::collections::BTreeMap;
-use std::io::{BufWriter, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::feed::{Kept, Mapped, Shared};
+use super::feed::{Kept, Local, Mapped, Shared};
+use super::parts::{Lines, Parts};
 use super::spool::Spool;
-use super::text::{Fields, Pairs, Shape, Text, Then, lines};
-use super::{Runner, Stage};
+use super::text::{Pairs, Shape, Then};
+use super::{Runner, Stage, tasks};
 use crate::app::{Format, Shuffle};
-use crate::data::commit::{Manifest, PartEntry, Pending, leftover, part_name};
-use crate::data::compress::Encoder;
+use crate::control::limits::MAX_ATTEMPTS;
+use crate::data::commit::{leftover, part_name};
 use crate::data::input::Input;
-use crate::data::output::{Close, PartSummary, lock};
+use crate::data::output::{Close, lock};
 use crate::data::source::{Loader, Sources};
 use crate::error::Error;
 use crate::exec::in_order;
 use crate::job::{Context, Job, MAX_PARTS, MIN_MEMORY, Observer, Options, Phase, Plan, Report, Target, shuffle_name};
 use crate::local::{Outputs, Run, check_limit};
 use crate::scratch::{Folder, Scratch};
-use crate::task::{MapOutput, MapTask, Object, Objects, ReduceOutput, ReduceTask, TaskPlan};
+use crate::task::{MapOutput, MapTask, Object, Objects, PartOutput, ReduceTask, TaskPlan, Which, plan};
 
 /// Bytes of a map task: a 32nd of the input, within these bounds. Starting an interpreter is little beside the first, and
 /// doing the second again is not much.
@@ -49,18 +49,35 @@ pub struct RunnerJob {
     pub parts: Option<u32>,
     /// Leave parts out that have no records.
     pub lazy: bool,
+    /// Whether the runner is prepared.
+    ready: Mutex<bool>,
 }
 
 impl RunnerJob {
-    fn parts(&self, options: &Options) -> u32 {
+    /// The job over a runner.
+    pub fn new(runner: Box<dyn Runner>, shape: Shape, reduces: Reduces, parts: Option<u32>, lazy: bool) -> Self {
+        Self { runner, shape, reduces, parts, lazy, ready: Mutex::default() }
+    }
+
+    /// Prepares the runner, once for all tasks.
+    pub(crate) fn prepare(&self, options: &Options, context: &Context<'_>) -> Result<(), Error> {
+        let mut ready = lock(&self.ready);
+        if !*ready {
+            self.runner.prepare(&options.scratch, context)?;
+            *ready = true;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn parts(&self, options: &Options) -> u32 {
         self.parts.or(options.reducers).unwrap_or(1)
     }
 
-    fn format(&self, options: &Options) -> Format {
+    pub(crate) fn format(&self, options: &Options) -> Format {
         options.format.unwrap_or_default()
     }
 
-    fn check(&self, options: &Options) -> Result<(), Error> {
+    pub(crate) fn check(&self, options: &Options) -> Result<(), Error> {
         let fail = |m: String| Err(Error::Usage(m));
         let parts = self.parts(options);
         match options.format {
@@ -79,9 +96,59 @@ impl RunnerJob {
             _ => Ok(()),
         }
     }
+}
 
-    fn elsewhere<T>() -> Result<T, Error> {
-        Err(Error::Usage("jobs of scripts run on one machine: use run".into()))
+/// What all machines do alike.
+impl RunnerJob {
+    /// What brings keys together, in so many parts.
+    pub(crate) fn pairs(&self, parts: u32) -> Pairs {
+        match &self.shape {
+            Shape::Text(text) => {
+                let fields = if self.runner.has(Stage::Combine) { &text.reduced } else { &text.mapped };
+                let then = match self.reduces {
+                    Reduces::Code => Then::Script(text.between.0.clone()),
+                    _ => Then::Output(text.written.clone()),
+                };
+                Pairs::of_text(text.clone(), fields.clone(), then, parts)
+            }
+            Shape::Packed => Pairs::packed(parts),
+        }
+    }
+
+    /// The options of what brings keys together beside code at work, which takes a part of the memory.
+    pub(crate) fn left(&self, options: &Options) -> Options {
+        let eighths = if self.runner.has(Stage::Combine) { 5 } else { 7 };
+        Options { memory: options.memory * eighths / 8, ..options.clone() }
+    }
+
+    /// How lines of mappers become those of the output.
+    pub(crate) fn mapped(&self) -> Lines<'_> {
+        match &self.shape {
+            Shape::Text(text) => Lines::Of(&text.mapped, text),
+            Shape::Packed => Lines::Whole,
+        }
+    }
+
+    /// What becomes of a part whose keys are together, and how its lines become those of the output.
+    pub(crate) fn reduced<'j>(
+        &'j self,
+        shared: &Shared<'j>,
+        part: u32,
+        lines: Spool,
+    ) -> Result<(Spool, Lines<'j>), Error> {
+        if self.reduces == Reduces::Identity {
+            return Ok((lines, Lines::Whole));
+        }
+        let mut written = shared.through(shared.attempt(Stage::Reduce, part, None), &lines)?;
+        if lines.len() == 0 {
+            // As Hadoop: a reducer without input runs, and what it writes is dropped.
+            written.clear();
+        }
+        let how = match &self.shape {
+            Shape::Text(text) => Lines::Of(&text.reduced, text),
+            Shape::Packed => Lines::Whole,
+        };
+        Ok((written, how))
     }
 }
 
@@ -93,9 +160,15 @@ fn task_bytes(sources: &Sources) -> u64 {
 }
 
 /// Passes on what a job tells but the progress of its map: that is told of in bytes of input, by who reads them.
-struct ButProgress<'o> {
+pub(crate) struct ButProgress<'o> {
     observer: &'o dyn Observer,
     maps: AtomicBool,
+}
+
+impl<'o> ButProgress<'o> {
+    pub(crate) fn of(observer: &'o dyn Observer) -> Self {
+        Self { observer, maps: AtomicBool::new(true) }
+    }
 }
 
 impl Observer for ButProgress<'_> {
@@ -156,7 +229,7 @@ impl Job for RunnerJob {
             Target::Folder { path, overwrite: true } => Some(path.clone()),
             _ => None,
         };
-        self.runner.prepare(&options.scratch, context)?;
+        self.prepare(options, context)?;
         // Parts are open side by side, or wait for their turn on the stream.
         if self.reduces != Reduces::None || matches!(target, Target::Writer(_)) {
             check_limit(parts as u32)?;
@@ -173,10 +246,16 @@ impl Job for RunnerJob {
             halt: &halt,
             counters: &counters,
             memory: (options.memory / 8 / context.exec.threads() as u64) as usize,
-            reduces: if self.reduces == Reduces::None { 0 } else { parts as u32 },
-            maps: splits.len() as u32,
+            which: Which {
+                job: "",
+                number: 0,
+                maps: splits.len() as u32,
+                reduces: if self.reduces == Reduces::None { 0 } else { parts as u32 },
+            },
+            again: true,
         };
-        let feed = Mapped::new(shared, &sources, &splits);
+        let input = Local(&sources, &splits);
+        let feed = Mapped::new(shared, &input);
         let job = Running { job: self, shared, feed: &feed, output: &output };
         let mut report = match self.reduces {
             Reduces::None => job.map_only()?,
@@ -193,37 +272,54 @@ impl Job for RunnerJob {
         Ok(report)
     }
 
+    fn attempts(&self) -> Option<u32> {
+        Some(self.runner.attempts(Stage::Map).max(self.runner.attempts(Stage::Reduce)).min(MAX_ATTEMPTS))
+    }
+
     fn shuffle(&self) -> Shuffle {
         Shuffle::Group
     }
 
-    fn divide(&self, _: &[Object], _: &Options, _: u64) -> Result<TaskPlan, Error> {
-        Self::elsewhere()
+    fn divide(&self, objects: &[Object], options: &Options, target: u64) -> Result<TaskPlan, Error> {
+        self.check(options)?;
+        let parts = if self.reduces == Reduces::None { 0 } else { self.parts(options) };
+        plan::plan_splits(objects, (self.format(options), parts), options, target)
     }
 
     fn survey(&self, _: &[Object], _: u32, _: &dyn Objects, _: &Options) -> Result<Vec<Vec<u8>>, Error> {
-        Self::elsewhere()
+        Err(Error::Usage("parts of user code are no ranges of keys".into()))
     }
 
     fn map_task(
         &self,
-        _: MapTask<'_>,
-        _: &dyn Objects,
-        _: &Arc<dyn Scratch>,
-        _: &Options,
-        _: &Context<'_>,
+        task: MapTask<'_>,
+        objects: &dyn Objects,
+        scratch: &Arc<dyn Scratch>,
+        options: &Options,
+        context: &Context<'_>,
     ) -> Result<MapOutput, Error> {
-        Self::elsewhere()
+        tasks::map(self, task, objects, scratch, options, context)
+    }
+
+    fn part_task(
+        &self,
+        task: MapTask<'_>,
+        objects: &dyn Objects,
+        scratch: &Arc<dyn Scratch>,
+        options: &Options,
+        context: &Context<'_>,
+    ) -> Result<PartOutput, Error> {
+        tasks::part(self, task, objects, scratch, options, context)
     }
 
     fn reduce_task(
         &self,
-        _: ReduceTask<'_>,
-        _: &Arc<dyn Scratch>,
-        _: &Options,
-        _: &Context<'_>,
-    ) -> Result<ReduceOutput, Error> {
-        Self::elsewhere()
+        task: ReduceTask<'_>,
+        scratch: &Arc<dyn Scratch>,
+        options: &Options,
+        context: &Context<'_>,
+    ) -> Result<PartOutput, Error> {
+        tasks::reduce(self, task, scratch, options, context)
     }
 
     fn extra_files(&self, _: &[String]) -> Vec<(String, Vec<u8>)> {
@@ -258,12 +354,9 @@ impl Running<'_> {
 
     fn map_only(&self) -> Result<Report, Error> {
         let feed = self.feed;
-        let how = match self.shared.shape {
-            Shape::Text(text) => Lines::Of(&text.mapped, text),
-            Shape::Packed => Lines::Whole,
-        };
+        let how = self.job.mapped();
         self.shared.context.observer.phase(Phase::Map, crate::data::feed::Feed::known_bytes(feed));
-        self.each(self.shared.maps as usize, |task| {
+        self.each(self.shared.which.maps as usize, |task| {
             let written = feed.map(task as u32, &mut Loader::default())?;
             self.output.write(task, written, &how, self.shared.options)
         })?;
@@ -271,22 +364,11 @@ impl Running<'_> {
     }
 
     fn map_and_reduce(&self, parts: u32) -> Result<Report, Error> {
-        let Shared { shape, options, context, scratch, .. } = self.shared;
-        let combines = self.shared.runner.has(Stage::Combine);
-        let (app, how) = match shape {
-            Shape::Text(text) => {
-                let fields = if combines { &text.reduced } else { &text.mapped };
-                let then = match self.job.reduces {
-                    Reduces::Code => Then::Script(text.between.0.clone()),
-                    _ => Then::Output(text.written.clone()),
-                };
-                (Pairs::of_text(text.clone(), fields.clone(), then, parts), Lines::Of(&text.reduced, text))
-            }
-            Shape::Packed => (Pairs::packed(parts), Lines::Whole),
-        };
+        let Shared { options, context, scratch, .. } = self.shared;
+        let app = self.job.pairs(parts);
         // What attempts hold comes of the same memory.
-        let lower = Options { memory: options.memory * if combines { 5 } else { 7 } / 8, ..options.clone() };
-        let observer = ButProgress { observer: context.observer, maps: AtomicBool::new(true) };
+        let lower = self.job.left(options);
+        let observer = ButProgress::of(context.observer);
         let inner = Context { exec: context.exec, observer: &observer, stop: context.stop };
         let run = Run::new(&app, &lower, &inner, self.feed, parts, scratch.clone());
         // All parts are there at once.
@@ -301,156 +383,12 @@ impl Running<'_> {
         drop(outputs);
         context.observer.phase(Phase::Reduce, u64::from(parts));
         self.each(parts as usize, |part| {
-            let lines = std::mem::replace(&mut *lock(&together[part]), Ok(self.shared.spool()))?;
-            if self.job.reduces == Reduces::Identity {
-                self.output.write(part, lines, &Lines::Whole, options)?;
-            } else {
-                let mut written = self.shared.through(self.shared.attempt(Stage::Reduce, part as u32, None), &lines)?;
-                if lines.len() == 0 {
-                    // As Hadoop: a reducer without input runs, and what it writes is dropped.
-                    written.clear();
-                }
-                self.output.write(part, written, &how, options)?;
-            }
+            let lines: Spool = std::mem::replace(&mut *lock(&together[part]), Ok(self.shared.spool()))?;
+            let (written, how) = self.job.reduced(&self.shared, part as u32, lines)?;
+            self.output.write(part, written, &how, options)?;
             context.observer.advance(1);
             Ok(())
         })?;
         Ok(run.report(summaries))
     }
-}
-
-/// How lines become those of the output.
-enum Lines<'l> {
-    /// They are.
-    Whole,
-    /// They are divided so, and written as the text says.
-    Of(&'l Fields, &'l Text),
-}
-
-/// The parts of an output in the making.
-struct Parts {
-    place: Place,
-    summaries: Mutex<Vec<PartSummary>>,
-    /// Those without records are left out.
-    lazy: bool,
-}
-
-enum Place {
-    Folder(Pending),
-    Stream(Mutex<Turns>),
-}
-
-/// One stream for all parts, one after the other.
-struct Turns {
-    writer: Box<dyn Write + Send>,
-    next: usize,
-    /// Parts that wait for those before them.
-    early: BTreeMap<usize, Spool>,
-}
-
-impl Parts {
-    fn begin(target: Target, parts: usize, lazy: bool) -> Result<Self, Error> {
-        let place = match target {
-            Target::Folder { path, overwrite } => Place::Folder(Pending::begin(&path, overwrite)?),
-            Target::Writer(writer) => Place::Stream(Mutex::new(Turns { writer, next: 0, early: BTreeMap::new() })),
-        };
-        let none = PartSummary { records: 0, bytes: 0, crc32c: 0 };
-        Ok(Self { place, summaries: Mutex::new(vec![none; parts]), lazy })
-    }
-
-    /// Writes a part, once.
-    fn write(&self, part: usize, written: Spool, how: &Lines<'_>, options: &Options) -> Result<(), Error> {
-        let summary = match &self.place {
-            Place::Folder(_) if self.lazy && written.len() == 0 => return Ok(()),
-            Place::Folder(pending) => {
-                let name = part_name(part, options.compress);
-                let failed = |e| Error::write("write", pending.target().join(&name))(e);
-                let file = pending.create(&name)?;
-                match options.compress {
-                    None => {
-                        let mut file = BufWriter::new(file);
-                        let summary = copy(&written, how, &mut file, &failed)?;
-                        let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
-                        if options.sync { file.sync_all() } else { Ok(()) }.map_err(failed)?;
-                        summary
-                    }
-                    Some(kind) => {
-                        let mut encoder = Encoder::new(kind, file).map_err(failed)?;
-                        let summary = copy(&written, how, &mut encoder, &failed)?;
-                        let file = encoder.finish().map_err(failed)?;
-                        if options.sync { file.sync_all() } else { Ok(()) }.map_err(failed)?;
-                        summary
-                    }
-                }
-            }
-            Place::Stream(stream) => {
-                let Turns { writer, next, early } = &mut *lock(stream);
-                let mut written = written;
-                if part != *next && written.len() > 0 {
-                    written.put_aside()?;
-                }
-                early.insert(part, written);
-                while let Some(written) = early.remove(next) {
-                    lock(&self.summaries)[*next] = copy(&written, how, writer, &Error::Stdout)?;
-                    *next += 1;
-                }
-                return Ok(());
-            }
-        };
-        lock(&self.summaries)[part] = summary;
-        Ok(())
-    }
-
-    /// Makes the output visible, and enters what it is into the report.
-    fn publish(self, app: &str, report: &mut Report, options: &Options) -> Result<(), Error> {
-        let summaries = self.summaries.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        report.parts = summaries;
-        report.output_records = report.parts.iter().map(|p| p.records).sum();
-        report.output_bytes = report.parts.iter().map(|p| p.bytes).sum();
-        let pending = match self.place {
-            Place::Folder(pending) => pending,
-            Place::Stream(stream) => {
-                let mut turns = stream.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-                return turns.writer.flush().map_err(Error::Stdout);
-            }
-        };
-        let entry =
-            |(n, summary): (usize, &PartSummary)| PartEntry { name: part_name(n, options.compress), summary: *summary };
-        let mut parts: Vec<PartEntry> = report.parts.iter().enumerate().map(entry).collect();
-        if self.lazy {
-            parts.retain(|part| part.summary.records > 0);
-        }
-        pending.publish(&Manifest::new(app, parts, report.counters.clone(), 0), options.sync)
-    }
-}
-
-/// Copies lines into a part.
-fn copy(
-    written: &Spool,
-    how: &Lines<'_>,
-    to: &mut dyn Write,
-    failed: &dyn Fn(std::io::Error) -> Error,
-) -> Result<PartSummary, Error> {
-    let mut summary = PartSummary { records: 0, bytes: 0, crc32c: 0 };
-    let mut made = Vec::new();
-    written.lines(|whole| {
-        let bytes = match how {
-            Lines::Whole => {
-                summary.records += memchr::memchr_iter(b'\n', whole).count() as u64;
-                whole
-            }
-            Lines::Of(fields, text) => {
-                made.clear();
-                lines(whole, |line| {
-                    summary.records += 1;
-                    text.written.line(line, fields, &mut made);
-                });
-                &made
-            }
-        };
-        summary.bytes += bytes.len() as u64;
-        summary.crc32c = crc32c::crc32c_append(summary.crc32c, bytes);
-        to.write_all(bytes).map_err(failed)
-    })?;
-    Ok(summary)
 }

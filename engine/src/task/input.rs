@@ -23,6 +23,9 @@ use crate::value::Stable;
 /// Most ranges in one unit.
 const UNIT_RANGES: usize = 256;
 
+/// How inputs are cut: into which records, into chunks of how many bytes, and with which instruction set.
+pub(crate) type Cutting = (Format, usize, Isa);
+
 /// What a task reads.
 pub(crate) struct TaskInput<'t> {
     objects: &'t dyn Objects,
@@ -51,7 +54,7 @@ impl<'t> TaskInput<'t> {
     pub(crate) fn new(
         (objects, listing): (&'t dyn Objects, &'t [Object]),
         ranges: &'t [Range],
-        (format, chunk, isa): (Format, usize, Isa),
+        (format, chunk, isa): Cutting,
         held: Held,
     ) -> Result<Self, Error> {
         let wrong = |r: &&Range| listing.get(r.object as usize).is_none_or(|o| r.start > r.end || r.end > o.len);
@@ -66,6 +69,11 @@ impl<'t> TaskInput<'t> {
         let units = lay_out(listing, ranges, format, chunk);
         let (mapped, pinned) = Default::default();
         Ok(Self { objects, listing, names, ranges, format, chunk, isa, held, units, mapped, pinned })
+    }
+
+    /// The names of all inputs of the job, in order.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
     }
 
     fn compression(&self, object: u32) -> Option<Compression> {
@@ -109,7 +117,8 @@ impl<'t> TaskInput<'t> {
         Err(Error::Shrank { name: self.names[object as usize].clone(), offset: now })
     }
 
-    fn load_range(&self, range: Range, loader: &mut Loader, visit: &mut Visit<'_>) -> Result<u64, Error> {
+    /// The records of a range of the task, in order. Returns the bytes of input seen.
+    pub(crate) fn load_range(&self, range: Range, loader: &mut Loader, visit: &mut Visit<'_>) -> Result<u64, Error> {
         let Range { object, start, end } = range;
         let mapping = self.map(object, loader)?;
         if let Some(kind) = self.compression(object) {
@@ -192,7 +201,7 @@ fn lay_out(listing: &[Object], ranges: &[Range], format: Format, chunk: u64) -> 
 
 impl Feed for TaskInput<'_> {
     fn names(&self) -> &[String] {
-        &self.names
+        self.names()
     }
 
     fn format(&self) -> Format {

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
-use super::Objects;
 use super::input::TaskInput;
 use super::plan::{Object, Range};
 use super::relay::Relay;
 use super::shelf::{SegmentEntry, Shelf};
+use super::{Objects, Which};
 use crate::app::{App, Shuffle};
 use crate::data::commit::part_name;
 use crate::data::digest::{Digest, Digester};
+use crate::data::feed::Feed;
 use crate::error::Error;
 use crate::job::{Context, MAX_PARTS, Options};
 use crate::local::{Held, Outputs, Run, check};
@@ -20,11 +21,13 @@ use crate::scratch::{self, Scratch};
 /// What a map task is to do.
 #[derive(Clone, Copy)]
 pub struct MapTask<'t> {
+    /// Which one it is.
+    pub which: Which<'t>,
     /// All inputs of the job.
     pub inputs: &'t [Object],
     /// What of them the task is for.
     pub ranges: &'t [Range],
-    /// Number of parts.
+    /// Number of parts; 0 when what is mapped is the output.
     pub parts: u32,
     /// What the survey of a sorting job found; of no meaning otherwise.
     pub splitters: &'t [Vec<u8>],
@@ -79,7 +82,24 @@ pub(crate) fn map<A: App>(
     options: &Options,
     context: &Context<'_>,
 ) -> Result<MapOutput, Error> {
-    let made = map_into(app, task, objects, scratch, options, context);
+    check_task(app, task, options)?;
+    let format = options.format.unwrap_or(app.format());
+    let held = Held::new::<A>(task.ranges.iter().map(|r| r.end - r.start).sum(), options);
+    let cutting = (format, options.chunk, options.isa);
+    let input = TaskInput::new((objects, task.inputs), task.ranges, cutting, held)?;
+    map_feed(app, task, &input, scratch, options, context)
+}
+
+/// As [`map`], of whatever input.
+pub(crate) fn map_feed<A: App>(
+    app: &A,
+    task: MapTask<'_>,
+    input: &dyn Feed,
+    scratch: &Arc<dyn Scratch>,
+    options: &Options,
+    context: &Context<'_>,
+) -> Result<MapOutput, Error> {
+    let made = map_into(app, task, input, scratch, options, context);
     if made.is_err() {
         // The task has failed already; what cannot be removed goes with the job.
         let _ = scratch.remove(task.file);
@@ -91,21 +111,16 @@ pub(crate) fn map<A: App>(
 fn map_into<A: App>(
     app: &A,
     task: MapTask<'_>,
-    objects: &dyn Objects,
+    input: &dyn Feed,
     scratch: &Arc<dyn Scratch>,
     options: &Options,
     context: &Context<'_>,
 ) -> Result<MapOutput, Error> {
-    check_task(app, task, options)?;
-    let format = options.format.unwrap_or(app.format());
-    let held = Held::new::<A>(task.ranges.iter().map(|r| r.end - r.start).sum(), options);
-    let cutting = (format, options.chunk, options.isa);
-    let input = TaskInput::new((objects, task.inputs), task.ranges, cutting, held)?;
     let shelf = Shelf::create(scratch.clone(), task.file, task.parts)?;
     let parts = (0..task.parts as usize).map(|part| shelf.part(part)).collect();
     let name = |part| format!("{} of {}", part_name(part, None), scratch.place(task.file).display());
     let mut outputs = Outputs::of_task(parts, (0..task.parts as usize).map(name).collect());
-    let run = Run::new(Relay::of(app), options, context, &input, task.parts, scratch.clone());
+    let run = Run::new(Relay::of(app), options, context, input, task.parts, scratch.clone());
     let run = run.divided_by(task.splitters).of_task();
     run.run(&outputs)?;
     let summaries = outputs.finish(false)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::app::{App, Format, Shuffle};
 use crate::data::compress::{Compression, unpacker};
 use crate::error::Error;
-use crate::job::Options;
+use crate::job::{MAX_PARTS, Options};
 use crate::local;
 
 /// Bytes of input for each map task, unless told otherwise.
@@ -47,7 +47,7 @@ pub struct Range {
 pub struct TaskPlan {
     /// How inputs are cut into records.
     pub format: Format,
-    /// Number of parts, and so of reduce tasks.
+    /// Number of parts, and so of reduce tasks; 0 for a part of each map task.
     pub parts: u32,
     /// The ranges of each map task. One after the other they are the whole input in its order.
     pub tasks: Vec<Vec<Range>>,
@@ -88,6 +88,33 @@ fn check(objects: &[Object], format: Format) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// As [`plan`], of a job whose tasks are for one stretch of one input each, an empty one too.
+pub(crate) fn plan_splits(
+    objects: &[Object],
+    (format, parts): (Format, u32),
+    options: &Options,
+    target: u64,
+) -> Result<TaskPlan, Error> {
+    check(objects, format)?;
+    let bytes = objects.iter().fold(0, |sum: u64, o| sum.saturating_add(o.len));
+    // A job that only maps has a part for each task.
+    let target = if parts == 0 { target.max(bytes / u64::from(MAX_PARTS / 2)) } else { target };
+    let target = target.max(bytes.div_ceil(MAX_TASKS));
+    let mut tasks = Vec::new();
+    for (number, object) in (0..).zip(objects) {
+        let of = |mut range: Range| {
+            range.object = number;
+            vec![range]
+        };
+        let split = divide(std::slice::from_ref(object), format, options.chunk as u64, target);
+        match split.is_empty() {
+            true => tasks.push(of(Range { object: number, start: 0, end: 0 })),
+            false => tasks.extend(split.into_iter().flatten().map(of)),
+        }
+    }
+    Ok(TaskPlan { format, parts, tasks, bytes, survey: false })
 }
 
 /// Fills tasks one after the other up to `target` bytes, cutting objects at multiples of `chunk`.

@@ -1,8 +1,10 @@
 //! A reduce task: one part of an output from its segments, one of each map task.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex};
 
+use super::Which;
 use crate::app::{App, Format};
 use crate::data::commit::part_name;
 use crate::data::compress::Encoder;
@@ -13,7 +15,7 @@ use crate::data::runs::Bytes;
 use crate::data::segment::FOOTER_LEN;
 use crate::data::source::{Loader, Visit};
 use crate::error::Error;
-use crate::job::{Context, Options};
+use crate::job::{Context, Options, Report};
 use crate::local::{Outputs, Run, check};
 use crate::scratch::{self, Mapping, Scratch, Slice};
 
@@ -52,6 +54,8 @@ pub enum SegmentBytes {
 
 /// What a reduce task is to do.
 pub struct ReduceTask<'t> {
+    /// Which one it is.
+    pub which: Which<'t>,
     /// The names of all inputs of the job, in order.
     pub inputs: &'t [String],
     /// Number of the part.
@@ -62,9 +66,9 @@ pub struct ReduceTask<'t> {
     pub file: &'t str,
 }
 
-/// What came of a reduce task.
+/// What came of a task that makes a part of the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReduceOutput {
+pub struct PartOutput {
     /// Name of the part in the output.
     pub name: String,
     /// Records, and bytes before compression.
@@ -75,6 +79,10 @@ pub struct ReduceOutput {
     pub digest: Digest,
     /// Runs spilled to scratch on the way.
     pub spilled_runs: u64,
+    /// Bytes of input mapped, of a task that maps.
+    pub input_bytes: u64,
+    /// What user code counted.
+    pub counters: BTreeMap<String, u64>,
 }
 
 pub(crate) fn reduce<A: App>(
@@ -83,7 +91,7 @@ pub(crate) fn reduce<A: App>(
     scratch: &Arc<dyn Scratch>,
     options: &Options,
     context: &Context<'_>,
-) -> Result<ReduceOutput, Error> {
+) -> Result<PartOutput, Error> {
     let file = task.file;
     let made = reduce_into(app, task, scratch, options, context);
     if made.is_err() {
@@ -99,9 +107,24 @@ fn reduce_into<A: App>(
     scratch: &Arc<dyn Scratch>,
     options: &Options,
     context: &Context<'_>,
-) -> Result<ReduceOutput, Error> {
+) -> Result<PartOutput, Error> {
     check(app, options)?;
-    let name = part_name(task.part as usize, options.compress);
+    let part = task.part;
+    let made = PartFile::create(task.file, scratch, options)?;
+    let done = made.done.clone();
+    let report = merge(app, task, scratch, options, context, Box::new(made))?;
+    Ok(PartOutput { spilled_runs: report.spilled_runs, ..done.output(part, report.parts[0], options) })
+}
+
+/// Brings the keys of all segments together, reduces them, and writes what comes of it.
+pub(crate) fn merge<A: App>(
+    app: &A,
+    task: ReduceTask<'_>,
+    scratch: &Arc<dyn Scratch>,
+    options: &Options,
+    context: &Context<'_>,
+    sink: Box<dyn Close>,
+) -> Result<Report, Error> {
     let nothing = Names { names: task.inputs, format: options.format.unwrap_or(app.format()) };
     let run = Run::new(app, options, context, &nothing, 1, scratch.clone());
     let mut room = options.memory / IN_MEMORY;
@@ -110,15 +133,10 @@ fn reduce_into<A: App>(
             run.runs.add((number as u64, 0), bytes, (0, len), name.into());
         }
     }
-    let done = Arc::default();
-    let sink = PartFile::create(task.file, scratch, options, &done)?;
-    let mut outputs = Outputs::of_task(vec![Box::new(sink)], vec![scratch.place(task.file).display().to_string()]);
+    let mut outputs = Outputs::of_task(vec![sink], vec![scratch.place(task.file).display().to_string()]);
     run.reduce_runs(&outputs)?;
     let summary = outputs.finish(false)?;
-    let report = run.report(summary);
-    let (digest, bytes) = lock(&done).take().unwrap_or((Digest::of(b""), 0));
-    let summary = report.parts[0];
-    Ok(ReduceOutput { name, summary, bytes, digest, spilled_runs: report.spilled_runs })
+    Ok(run.report(summary))
 }
 
 /// Brings a segment to where it can be read at any place; `None` if it is empty.
@@ -192,12 +210,29 @@ impl Fetch<'_> {
 type File = Digesting<Box<dyn Write + Send>>;
 
 /// Digest and length of a part's file, once it is whole.
-type Done = Arc<Mutex<Option<(Digest, u64)>>>;
+#[derive(Clone, Default)]
+pub(crate) struct Done(Arc<Mutex<Option<(Digest, u64)>>>);
+
+impl Done {
+    /// What came of the task that wrote the file.
+    pub(crate) fn output(&self, part: u32, summary: PartSummary, options: &Options) -> PartOutput {
+        let (digest, bytes) = lock(&self.0).take().unwrap_or((Digest::of(b""), 0));
+        PartOutput {
+            name: part_name(part as usize, options.compress),
+            summary,
+            bytes,
+            digest,
+            spilled_runs: 0,
+            input_bytes: 0,
+            counters: BTreeMap::new(),
+        }
+    }
+}
 
 /// The file of a part.
-struct PartFile {
+pub(crate) struct PartFile {
     file: Packing,
-    done: Done,
+    pub(crate) done: Done,
 }
 
 enum Packing {
@@ -206,7 +241,7 @@ enum Packing {
 }
 
 impl PartFile {
-    fn create(name: &str, scratch: &Arc<dyn Scratch>, options: &Options, done: &Done) -> Result<Self, Error> {
+    pub(crate) fn create(name: &str, scratch: &Arc<dyn Scratch>, options: &Options) -> Result<Self, Error> {
         let file = Digesting::new(scratch.create(name)?);
         let file = match options.compress {
             None => Packing::Plain(Box::new(file)),
@@ -215,7 +250,7 @@ impl PartFile {
                 Packing::Compressed(Box::new(encoder))
             }
         };
-        Ok(Self { file, done: done.clone() })
+        Ok(Self { file, done: Done::default() })
     }
 }
 
@@ -239,7 +274,7 @@ impl Close for PartFile {
             Packing::Compressed(encoder) => encoder.finish()?,
         };
         file.flush()?;
-        *lock(&self.done) = Some((file.digester.finish(), file.digester.bytes()));
+        *lock(&self.done.0) = Some((file.digester.finish(), file.digester.bytes()));
         Ok(())
     }
 }

@@ -93,7 +93,8 @@ impl Ledger {
         if !matches!(job.state, JobState::Committing | JobState::Completed) {
             return;
         }
-        let parts: Vec<AttemptId> = job.reduces.iter().map(|part| part.result.as_ref().unwrap().attempt).collect();
+        let last = if job.only_maps() { &job.maps } else { &job.reduces };
+        let parts: Vec<AttemptId> = last.iter().map(|part| part.result.as_ref().unwrap().attempt).collect();
         let first = self.decided.entry(job.id).or_insert_with(|| parts.clone());
         assert_eq!(*first, parts, "3: the parts of decided job {} changed", job.id);
         let mut reads = parts.iter().map(|attempt| self.reads.get(attempt));
@@ -107,6 +108,10 @@ impl Ledger {
         assert!(matches!(decided, Some(JobState::Committing | JobState::Completed)), "9: job {id} is not decided");
         let first = self.published.entry(id).or_insert_with(|| publication.clone());
         assert_eq!(first, publication, "8: job {id} is published as something else");
+        if let Some(job) = state.job(id).filter(|job| job.only_maps()) {
+            assert_eq!(publication.objects.len(), job.maps.len(), "3: a part of job {id} for each map");
+            assert!(!publication.segments, "3: job {id} has parts");
+        }
         let retired = state.job(id).is_none_or(|job| job.has_ended());
         for object in &publication.objects {
             match store.get(&object.from) {

@@ -5,6 +5,7 @@
 
 mod history;
 mod ledger;
+mod maps;
 mod model;
 mod pace;
 mod rules;

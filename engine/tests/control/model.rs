@@ -62,7 +62,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-const FLAGS: [&str; 9] = [
+const FLAGS: [&str; 12] = [
     "maps=3 parts=2",
     "maps=1 parts=1",
     "maps=4 parts=3 chaotic",
@@ -72,6 +72,9 @@ const FLAGS: [&str; 9] = [
     "maps=6 parts=4",
     "maps=5 parts=5 survey chaotic",
     "maps=3 parts=2 spoilt",
+    "maps=3 parts=0",
+    "maps=4 parts=0 chaotic",
+    "maps=0 parts=0",
 ];
 
 fn submit(world: &mut World, n: u8) {

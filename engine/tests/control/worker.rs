@@ -160,7 +160,7 @@ impl Worker {
         let digest = hash(&[&[job, stage as u64, u64::from(task.partition), salt]], &running.read);
         let object = match &assignment.kind {
             Some(Kind::Map(map)) if map.store_segments => Some(commit::segments(CLUSTER, job, task.partition, attempt)),
-            Some(Kind::Map(_)) => {
+            Some(Kind::Map(_)) if assignment.reduces > 0 => {
                 self.segments.insert((job, task.partition, attempt), digest);
                 None
             }

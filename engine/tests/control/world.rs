@@ -45,7 +45,7 @@ pub fn config() -> Config {
 /// A job of so many maps and parts.
 pub fn spec(output: &str, flags: &str) -> JobSpec {
     let arguments = flags.split(' ').map(Into::into).collect();
-    let app = Some(App { name: "words".into(), arguments, build: String::new() });
+    let app = Some(App { name: "words".into(), arguments, ..Default::default() });
     let no_backups = flags.contains("no-backups");
     JobSpec { app, inputs: vec!["in/".into()], output: output.into(), no_backups, ..JobSpec::default() }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use gristmill_engine::app::Format;
 use gristmill_engine::job::Job;
+use gristmill_engine::registry::Files;
 use proptest::prelude::*;
 
 use crate::naive::{Record, hashed_parts, records};
@@ -14,7 +15,7 @@ use crate::world::{Outcome, Run, Shape, World, any_run, cases};
 fn job(app: &str, flags: &[String]) -> Box<dyn Job> {
     let entry = gristmill_engine::apps::all().into_iter().find(|entry| entry.name() == app).unwrap();
     let args = [app.to_string()].into_iter().chain(flags.iter().cloned());
-    entry.job(&entry.command().try_get_matches_from(args).unwrap()).unwrap()
+    entry.job(&entry.command().try_get_matches_from(args).unwrap(), Files::Here).unwrap()
 }
 
 /// Documents, how they are cut into records, and ways to run over them.

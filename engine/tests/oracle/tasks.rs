@@ -17,7 +17,7 @@ use gristmill_engine::error::Error;
 use gristmill_engine::job::{AppJob, Context, Job, Options};
 use gristmill_engine::scratch::{Mapping, Memory, Scratch, Slice};
 use gristmill_engine::task::{
-    self, MapOutput, MapTask, Object, Objects, ReduceOutput, ReduceTask, Segment, SegmentBytes, TaskPlan,
+    self, MapOutput, MapTask, Object, Objects, PartOutput, ReduceTask, Segment, SegmentBytes, TaskPlan, Which,
 };
 
 use crate::apps::{Inputs, Keys, Listing, LongTails, Places, SortedPlaces, Sum};
@@ -64,6 +64,7 @@ impl<'w> Tasks<'w> {
 
     fn map(&self, number: usize, file: &str, run: Run) -> Result<MapOutput, Error> {
         let task = MapTask {
+            which: Which::default(),
             inputs: &self.listing,
             ranges: &self.plan.tasks[number],
             parts: self.plan.parts,
@@ -91,9 +92,9 @@ impl<'w> Tasks<'w> {
         Segment { name: format!("segment {part} of {file}"), bytes, digest: Some(entry.digest) }
     }
 
-    fn reduce(&self, part: u32, segments: Vec<Segment>, run: Run) -> Result<ReduceOutput, Error> {
+    fn reduce(&self, part: u32, segments: Vec<Segment>, run: Run) -> Result<PartOutput, Error> {
         let inputs: Vec<String> = self.listing.iter().map(|o| o.name.clone()).collect();
-        let task = ReduceTask { inputs: &inputs, part, segments, file: "part" };
+        let task = ReduceTask { which: Which::default(), inputs: &inputs, part, segments, file: "part" };
         self.with(run, &AtomicBool::new(false), |options, context| {
             self.job.reduce_task(task, &self.scratch(), options, context)
         })
@@ -264,7 +265,14 @@ fn tasks_stop_when_they_are_told_to_and_say_where_an_app_panicked() {
     let job = AppJob(Failing::<Grouping>::new());
     let tasks = Tasks::new(&world, &job, Shape::parts(1), Run::PLAIN, 1 << 20).unwrap();
     let stop = AtomicBool::new(true);
-    let task = MapTask { inputs: &tasks.listing, ranges: &tasks.plan.tasks[0], parts: 1, splitters: &[], file: "map" };
+    let task = MapTask {
+        which: Which::default(),
+        inputs: &tasks.listing,
+        ranges: &tasks.plan.tasks[0],
+        parts: 1,
+        splitters: &[],
+        file: "map",
+    };
     let stopped = tasks.with(Run::PLAIN, &stop, |options, context| {
         job.map_task(task, &tasks.stored, &tasks.scratch(), options, context)
     });

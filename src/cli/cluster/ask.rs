@@ -90,6 +90,7 @@ pub(super) fn commands(program: &str, all: Command) -> Command {
         .subcommand(at(job))
         .subcommand(at(workers).after_help(format!("Example:\n  {program} workers -o wide")))
         .subcommand(at(cluster))
+        .subcommand(at(super::app::command(program)))
         .subcommand(at(super::data::command(program)))
 }
 
@@ -114,8 +115,10 @@ pub(super) fn state(job: &api::JobStatus) -> String {
     job.state().as_str_name().trim_start_matches("JOB_STATE_").to_lowercase()
 }
 
+/// What runs it, or as what it was pushed.
 fn app(job: &api::JobStatus) -> String {
-    job.spec.as_ref().and_then(|spec| spec.app.as_ref()).map(|app| app.name.clone()).unwrap_or_default()
+    let app = job.spec.as_ref().and_then(|spec| spec.app.as_ref());
+    app.map(|app| if app.pushed.is_empty() { &app.name } else { &app.pushed }).cloned().unwrap_or_default()
 }
 
 fn tasks(counts: Option<&api::TaskCounts>) -> String {

@@ -1,9 +1,11 @@
 //! Where the cluster is: the flags that say so, the contexts that are kept in a file, and the connection.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use clap::{Args as _, Command, FromArgMatches as _};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
@@ -24,7 +26,7 @@ const CONTEXT: &str = "GRISTMILL_CONTEXT";
 const OPENING: Duration = Duration::from_secs(4);
 
 // The flags by which a cluster is found. No documentation comment: clap would take it for the help of every command.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct At {
     /// Where any master is, as HOST:PORT or https://HOST:PORT; by default that of the context, of GRISTMILL_MASTER, or
     /// 127.0.0.1:7070
@@ -114,6 +116,24 @@ impl Target {
 }
 
 impl At {
+    /// These flags among others that are not known; `None` if they make no sense.
+    pub(super) fn among(arguments: &[OsString]) -> Option<Self> {
+        let command = Self::augment_args(Command::new("at").no_binary_name(true).disable_help_flag(true));
+        let mut ours = Vec::new();
+        let mut rest = arguments.iter().take_while(|argument| *argument != "--");
+        while let Some(argument) = rest.next() {
+            let text = argument.to_string_lossy();
+            let Some(name) = text.strip_prefix("--") else { continue };
+            let (name, valued) = name.split_once('=').map_or((name, false), |(name, _)| (name, true));
+            let Some(flag) = command.get_arguments().find(|flag| flag.get_long() == Some(name)) else { continue };
+            ours.push(argument.clone());
+            if !valued && flag.get_action().takes_values() {
+                ours.extend(rest.next().cloned());
+            }
+        }
+        Self::from_arg_matches(&command.try_get_matches_from(ours).ok()?).ok()
+    }
+
     /// Flags before the environment, a name before what is current.
     fn target(self) -> Result<Target, Failure> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());

@@ -161,7 +161,7 @@ fn rm(program: &str, mut client: DataClient<Channel>, of: &ArgMatches) -> Result
 }
 
 /// A time in milliseconds since 1970 as a date of UTC; nothing for 0.
-fn date(ms: u64) -> String {
+pub(super) fn date(ms: u64) -> String {
     if ms == 0 {
         return String::new();
     }

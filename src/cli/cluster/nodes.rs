@@ -73,7 +73,7 @@ fn wire(of: &ArgMatches) -> Result<Wire, Failure> {
 }
 
 fn working(command: Command) -> Command {
-    command
+    super::code::flags(command)
         .arg(
             Arg::new("slots")
                 .long("slots")
@@ -159,7 +159,7 @@ fn unnamed(data: &Path) -> String {
     format!("{machine}-{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2])
 }
 
-pub(super) fn run(program: &str, role: &str, apps: &[Entry], of: &ArgMatches) -> Result<(), Failure> {
+pub(super) fn run(program: &str, role: &str, here: &[Entry], of: &ArgMatches) -> Result<(), Failure> {
     let data: PathBuf = of.get_one::<PathBuf>("data").cloned().unwrap_or_default();
     let store = of.get_one::<Location>("store").cloned().unwrap_or_else(|| Location::Folder(data.join("store")));
     let listen = of.get_one::<String>("listen").cloned().unwrap_or_default();
@@ -185,6 +185,11 @@ pub(super) fn run(program: &str, role: &str, apps: &[Entry], of: &ArgMatches) ->
             input_cache: of.get_one::<Size>("input-cache").map_or(0, |size| size.0),
         }
     });
+    // Masters look at all apps and run none.
+    let of_worker = match &worker {
+        Some(part) => super::code::of_worker(here, of, part.slots, super::code::rest(part.memory))?,
+        None => Vec::new(),
+    };
     let build = build()?;
     let told = program.to_string();
     let note = move |note: Note| match note {
@@ -200,7 +205,8 @@ pub(super) fn run(program: &str, role: &str, apps: &[Entry], of: &ArgMatches) ->
     let runtime = runtime.map_err(|e| Failure::System("start the network", e))?;
     let done = runtime.block_on(async {
         let stop = stopped(program).map_err(|e| Failure::System("listen to signals", e))?;
-        let apps = || Apps::new(apps.iter().cloned(), build.clone());
+        let apps = |entries: &[Entry]| Apps::new(entries.iter().cloned(), build.clone());
+        let apps = (|| apps(here), || apps(&of_worker));
         Ok(boot::run(common, master, worker, apps, note, ready, stop).await?)
     });
     // What still runs on blocking threads has nobody to report to.

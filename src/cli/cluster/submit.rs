@@ -1,12 +1,13 @@
 //! `submit`: a job to a cluster, followed to its end.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as _, Command, FromArgMatches as _, value_parser};
 use gristmill_engine::app::Format;
 use gristmill_engine::job::MAX_PARTS;
-use gristmill_engine::registry::Entry;
+use gristmill_engine::registry::{Entry, Files};
 use gristmill_proto::v1 as api;
 use gristmill_proto::v1::jobs_client::JobsClient;
 use gristmill_raft::net::Error;
@@ -14,7 +15,7 @@ use tonic::transport::Channel;
 
 use super::super::failure::Failure;
 use super::super::flags::Codec;
-use super::super::sizes::Size;
+use super::super::sizes::{Size, grouped};
 use super::super::{say, stdout, tree};
 use super::ask::{WITHIN, block_on, state};
 use super::at::At;
@@ -23,6 +24,13 @@ use crate::cluster::answer;
 
 /// How often a lost connection is opened again while a job is followed.
 const RECONNECTS: u32 = 60;
+
+/// What is said of an app that no worker has, and how long one may take to come.
+const NOBODY: &str = "no worker offers";
+const UNOFFERED: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The id of an app's flag for inputs.
+const MORE_INPUT: &str = "job.more-input";
 
 /// A name for a submission that nobody else has.
 pub(super) fn key() -> String {
@@ -122,7 +130,8 @@ pub(super) fn command(program: &str, apps: &[Entry]) -> Result<Command, Failure>
 fn arguments(entry: &Entry, of: &ArgMatches) -> Vec<String> {
     let mut flags = Vec::new();
     let mut values = Vec::new();
-    for arg in entry.command().get_arguments() {
+    // Inputs that an app has a flag for are the job's own.
+    for arg in entry.command().get_arguments().filter(|arg| arg.get_id() != MORE_INPUT) {
         let name = arg.get_id().as_str();
         if of.value_source(name) != Some(ValueSource::CommandLine) {
             continue;
@@ -130,12 +139,13 @@ fn arguments(entry: &Entry, of: &ArgMatches) -> Vec<String> {
         let raw = of.get_raw_occurrences(name).into_iter().flatten();
         let given: Vec<Vec<String>> =
             raw.map(|one| one.map(|value| value.to_string_lossy().into_owned()).collect()).collect();
-        match arg.get_long() {
-            None => values.extend(given.into_iter().flatten()),
-            Some(long) if arg.get_action().takes_values() => {
+        match (arg.get_long(), arg.get_short()) {
+            (None, Some(short)) => flags.extend(given.into_iter().flatten().map(|value| format!("-{short}{value}"))),
+            (None, None) => values.extend(given.into_iter().flatten()),
+            (Some(long), _) if arg.get_action().takes_values() => {
                 flags.extend(given.into_iter().flatten().map(|value| format!("--{long}={value}")));
             }
-            Some(long) => flags.push(format!("--{long}")),
+            (Some(long), _) => flags.push(format!("--{long}")),
         }
     }
     if !values.is_empty() {
@@ -145,20 +155,65 @@ fn arguments(entry: &Entry, of: &ArgMatches) -> Vec<String> {
     flags
 }
 
-pub(super) fn submit(program: &str, apps: &[Entry], of: &ArgMatches) -> Result<(), Failure> {
+/// An app that was pushed and is submitted by its name.
+#[derive(Debug)]
+pub(crate) struct Pushed {
+    /// Its name and version.
+    called: String,
+    files: Vec<api::AppFile>,
+}
+
+/// `submit NAME` of an app that was pushed is `submit KIND FLAGS`: this is seen before flags are looked at.
+pub(crate) fn of_pushed(
+    here: &[Entry],
+    mut arguments: Vec<OsString>,
+) -> Result<(Vec<OsString>, Option<Pushed>), Failure> {
+    let name = match (arguments.get(1), arguments.get(2).and_then(|name| name.to_str())) {
+        (Some(command), Some(name)) if command == "submit" => name.to_string(),
+        _ => return Ok((arguments, None)),
+    };
+    let known = here.iter().any(|entry| entry.name() == name) || name == "help" || name.starts_with('-');
+    // The flags that say where the cluster is, of whatever app it turns out to be.
+    let at = (!known).then(|| At::among(&arguments[3..])).flatten();
+    let Some(pushed) = at.map(|at| super::app::find(at, &name)).transpose()?.flatten() else {
+        return Ok((arguments, None));
+    };
+    let app = pushed.app.unwrap_or_default();
+    let words = std::iter::once(app.name).chain(app.arguments).map(OsString::from);
+    arguments.splice(2..3, words);
+    Ok((arguments, Some(Pushed { called: format!("{}@{}", pushed.name, pushed.version), files: app.files })))
+}
+
+pub(super) fn submit(program: &str, apps: &[Entry], pushed: Option<Pushed>, of: &ArgMatches) -> Result<(), Failure> {
     let Some((name, of)) = of.subcommand() else { return Ok(()) };
     let Some(entry) = apps.iter().find(|entry| entry.name() == name) else { return Ok(()) };
-    // What is wrong with the flags is told at once.
-    entry.job(of)?;
     let flags = SubmitFlags::from_arg_matches(of)?;
-    let mut spec = spec(entry, of, &flags);
-    spec.then = super::chain::follow(program, apps, &flags.then)?.map(Box::new);
+    let mut spec = spec((entry, of), &flags, pushed)?;
+    spec.then = super::chain::follow(program, apps, &flags.then, &flags.at)?.map(Box::new);
     let key = flags.submission_key.unwrap_or_else(key);
     submit_spec(program, flags.at, api::SubmitRequest { key, spec: Some(spec) }, flags.detach)
 }
 
-/// The job that was asked for, without those after it.
-fn spec(entry: &Entry, of: &ArgMatches, flags: &SubmitFlags) -> api::JobSpec {
+/// The job that was asked for, without those after it. The files that it brings are in the cluster then.
+fn spec(
+    (entry, of): (&Entry, &ArgMatches),
+    flags: &SubmitFlags,
+    pushed: Option<Pushed>,
+) -> Result<api::JobSpec, Failure> {
+    // What is wrong with the flags is told at once.
+    let job = entry.job(of, if pushed.is_some() { Files::Elsewhere } else { Files::Here })?;
+    let (called, there) = pushed.map(|pushed| (pushed.called, pushed.files)).unwrap_or_default();
+    let app = api::App {
+        name: entry.name().into(),
+        arguments: arguments(entry, of),
+        files: super::app::bring(&flags.at, (entry, of), there)?,
+        pushed: called,
+        ..Default::default()
+    };
+    let mut inputs = flags.input.clone();
+    if let Ok(Some(more)) = of.try_get_many::<OsString>(MORE_INPUT) {
+        inputs.extend(more.map(|input| input.to_string_lossy().into_owned()));
+    }
     let compress = match flags.compress {
         Some(Codec::Zstd) => api::Compression::Zstd,
         Some(Codec::Gzip) => api::Compression::Gzip,
@@ -169,9 +224,9 @@ fn spec(entry: &Entry, of: &ArgMatches, flags: &SubmitFlags) -> api::JobSpec {
         Some(_) => api::Phase::Reduce,
         None => api::Phase::Unspecified,
     };
-    api::JobSpec {
-        app: Some(api::App { name: entry.name().into(), arguments: arguments(entry, of), build: String::new() }),
-        inputs: flags.input.clone(),
+    Ok(api::JobSpec {
+        app: Some(app),
+        inputs,
         output: flags.output.trim_end_matches('/').into(),
         reducers: flags.reducers.unwrap_or(0),
         map_task_bytes: flags.map_task_size.as_ref().map_or(0, |size| size.0),
@@ -181,24 +236,34 @@ fn spec(entry: &Entry, of: &ArgMatches, flags: &SubmitFlags) -> api::JobSpec {
         overwrite: flags.overwrite,
         skip_bad_records: flags.skip_bad_records,
         priority: flags.priority,
-        max_attempts: flags.max_attempts.unwrap_or(0),
+        max_attempts: flags.max_attempts.or(job.attempts()).unwrap_or(0),
         no_backups: flags.no_backups,
         ..Default::default()
-    }
+    })
 }
 
 /// What `--then` describes: a job as it would be submitted.
-pub(super) fn follower(apps: &[Entry], of: &ArgMatches) -> Result<api::JobSpec, Failure> {
+pub(super) fn follower(apps: &[Entry], of: &ArgMatches, at: &At) -> Result<api::JobSpec, Failure> {
     let named = of.subcommand().and_then(|(name, of)| Some((apps.iter().find(|entry| entry.name() == name)?, of)));
     let (entry, of) = named.ok_or_else(|| Failure::Usage("--then names no app".into()))?;
-    entry.job(of)?;
-    let flags = SubmitFlags::from_arg_matches(of)?;
+    let mut flags = SubmitFlags::from_arg_matches(of)?;
     let ours = ["job.then", "job.detach", "job.submission-key", "cluster.at", "cluster.insecure"];
     if ours.into_iter().any(|id| of.value_source(id) == Some(ValueSource::CommandLine)) {
         let text = "flags of the submission as a whole (--then, --detach, --submission-key, where the cluster is) stand outside of --then";
         return Err(Failure::Usage(text.into()));
     }
-    Ok(spec(entry, of, &flags))
+    flags.at = at.clone();
+    spec((entry, of), &flags, None)
+}
+
+fn refused(request: &api::SubmitRequest, why: &str) -> Failure {
+    let app = request.spec.as_ref().and_then(|spec| spec.app.as_ref());
+    let runs = app.is_some_and(|app| ["streaming", "python"].contains(&app.name.as_str()));
+    let hint = match runs && why.contains(NOBODY) {
+        true => "; programs that jobs bring are run by workers that are begun with --processes",
+        false => "",
+    };
+    Failure::Cluster(format!("refused: {why}{hint}"))
 }
 
 /// Submits, and unless `detach` is set follows to the end.
@@ -211,7 +276,11 @@ fn submit_spec(program: &str, at: At, request: api::SubmitRequest, detach: bool)
         loop {
             let asked = client.submit(answer::request(request.clone(), WITHIN));
             match answer::within(WITHIN, asked).await {
-                Err(Error::Refused(why)) => return Err(Failure::Cluster(format!("refused: {why}"))),
+                Err(Error::Refused(why)) => return Err(refused(&request, &why)),
+                // A worker that has it may be about to begin; but not for long.
+                Err(Error::Unknown(why)) if why.contains(NOBODY) && begun.elapsed() >= UNOFFERED => {
+                    return Err(refused(&request, &why));
+                }
                 Err(e) if begun.elapsed() >= WITHIN => {
                     let again = format!("{e}; to ask again for the same job: --submission-key {}", request.key);
                     return Err(Failure::Cluster(again));
@@ -273,6 +342,11 @@ pub(super) fn watch(program: &str, channel: Channel, job: &str, tell: bool) -> R
         (api::JobState::Completed, _) => {
             let output = ended.spec.map(|spec| spec.output).unwrap_or_default();
             say(&format!("{program}: {} records in {output}", ended.output_records));
+            let counters: Vec<String> =
+                ended.counters.iter().map(|(name, n)| format!("{name} {}", grouped(*n))).collect();
+            if !counters.is_empty() {
+                say(&format!("{program}: {}", counters.join(", ")));
+            }
             if ended.next.is_empty() {
                 return Ok(());
             }

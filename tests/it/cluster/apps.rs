@@ -73,7 +73,7 @@ fn no_app_is_forgotten() {
     let apps =
         help.split("\nApps:\n").nth(1).expect("a list of apps").lines().take_while(|line| !line.trim().is_empty());
     let mut seen = 0;
-    // Scripts run on one machine only.
+    // Those that users bring are in `usercode`.
     let elsewhere = |app: &&str| !["help", "python", "streaming", "wasm"].contains(app);
     for app in apps.filter_map(|line| line.split_whitespace().next()).filter(elsewhere) {
         let tested = JOBS.iter().filter(|job| job.split(' ').next() == Some(app)).count();

@@ -202,8 +202,17 @@ impl Cluster {
         Self::on(Folder::new(), None, masters, workers)
     }
 
+    /// As [`Cluster::of`], whose workers have these flags as well.
+    pub(crate) fn with(masters: usize, workers: usize, of_workers: &'static str) -> Self {
+        Self::made(Folder::new(), None, masters, (workers, of_workers))
+    }
+
     /// As [`Cluster::of`], in this folder, and on a network that can be cut if there is one: first masters, then workers.
     pub(crate) fn on(folder: Folder, net: Option<Net>, masters: usize, workers: usize) -> Self {
+        Self::made(folder, net, masters, (workers, ""))
+    }
+
+    fn made(folder: Folder, net: Option<Net>, masters: usize, (workers, more): (usize, &str)) -> Self {
         let flags = if net.is_some() { " --insecure" } else { "" };
         let client = Client { folder: folder.path().into(), addresses: Vec::new(), flags, turn: 0 };
         let mut cluster = Self { masters: Vec::new(), workers: Vec::new(), folder, net, client };
@@ -215,7 +224,7 @@ impl Cluster {
         }
         for n in 1..=workers {
             let all = cluster.client.addresses.join(",");
-            let worker = format!("--masters {all} --name w{n} --slots 2 --memory 256MiB");
+            let worker = format!("--masters {all} --name w{n} --slots 2 --memory 256MiB {more}");
             let worker = cluster.start("worker", &format!("w{n}"), &worker);
             cluster.workers.push(worker);
         }
@@ -284,6 +293,8 @@ impl Cluster {
         loop {
             let mut left = temporaries(&self.folder.path().join("store"));
             left.extend(self.workers.iter().flat_map(|worker| files(&worker.data.join("scratch"))));
+            // Files of apps stay for other jobs.
+            left.retain(|path| !path.to_string_lossy().contains("/scratch/apps/"));
             if left.is_empty() {
                 return;
             }
@@ -298,7 +309,9 @@ fn temporaries(store: &Path) -> Vec<PathBuf> {
     let all = files(store).into_iter();
     let hidden = |path: &Path| path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."));
     let kept = |path: &Path| {
-        path.components().nth(2).is_some_and(|part| ["history", "logs"].iter().any(|k| part.as_os_str() == *k))
+        path.components()
+            .nth(2)
+            .is_some_and(|part| ["history", "logs", "files", "named"].iter().any(|k| part.as_os_str() == *k))
     };
     let within = |path: &PathBuf| path.strip_prefix(store).is_ok_and(|path| hidden(path) && !kept(path));
     all.filter(within).collect()

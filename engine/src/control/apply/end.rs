@@ -96,7 +96,7 @@ impl State {
         let row = wire::ArchiveRecord {
             id: job.id,
             principal: job.principal.to_string(),
-            app: job.spec.app.as_ref().map(|app| app.name.clone()).unwrap_or_default(),
+            app: job.called().to_string(),
             state: job.state.into(),
             submitted_ms: job.submitted_ms,
             ended_ms: job.ended_ms,

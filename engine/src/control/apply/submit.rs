@@ -132,7 +132,12 @@ impl State {
             return Ok(ALREADY);
         }
         let maps = plan.maps <= limits::MAPS && (job.phase() != Phase::Reduce || plan.maps == 0);
-        if !maps || plan.plan.len() != 16 || !(1..=limits::PARTS).contains(&plan.reduces) {
+        let parts = match plan.reduces {
+            // A part for each map.
+            0 => job.phase() == Phase::Unspecified && !plan.survey && plan.maps <= limits::PARTS,
+            parts => parts <= limits::PARTS,
+        };
+        if !maps || plan.plan.len() != 16 || !parts {
             return Err(refused(Code::Invalid, format!("the plan of job {} makes no sense", plan.job), ""));
         }
         job.maps = (0..plan.maps).map(|_| Facts::default()).collect();

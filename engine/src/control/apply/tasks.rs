@@ -103,7 +103,7 @@ impl State {
         let before = facts.result.clone();
         let counters = intern(job, std::mem::take(&mut done.counters));
         done.digest = bytes::Bytes::new();
-        let on_worker = id.stage == Stage::Map && job.phase() != gristmill_proto::v1::Phase::Map;
+        let on_worker = id.stage == Stage::Map && !job.ends_with_maps();
         let place = if on_worker { Place::Worker(worker) } else { Place::Store };
         let mut result = task::Result { attempt, epoch: job.epoch, place, digest, done, counters, by };
         match &before {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::internal::v1::command::Action;
-use gristmill_proto::v1::{JobError, job_error::Reason};
+use gristmill_proto::v1::{JobError, Phase, job_error::Reason};
 use gristmill_raft::planted::{Bug, planted};
 
 use super::outbox::Ticket;
@@ -143,9 +143,21 @@ impl Master {
 
     pub(super) fn planned(&mut self, job: u64, result: Result<Plan, Setback>) {
         let well = result.is_ok();
-        let expected = self.state.job(job).and_then(|job| job.plan.as_ref()).map(|plan| plan.plan.clone());
+        let of = self.state.job(job);
+        let whole = of.is_none_or(|job| job.phase() == Phase::Unspecified);
+        let expected = of.and_then(|job| job.plan.as_ref()).map(|plan| plan.plan.clone());
         match result {
-            Ok(plan) if plan.maps.len() > limits::MAPS as usize || !(1..=limits::PARTS).contains(&plan.reduces) => {
+            Ok(plan) if plan.reduces == 0 && !whole => {
+                let message = "a job that only maps has no halves".to_string();
+                let next_step = "leave --phase out".to_string();
+                self.fail(job, JobError { reason: Reason::Arguments.into(), message, next_step }, false);
+            }
+            Ok(plan) if plan.reduces == 0 && plan.maps.len() > limits::PARTS as usize => {
+                let message = format!("it would have {} parts, one for each map task", plan.maps.len());
+                let next_step = "make map tasks larger, or name fewer inputs: at most 10000".to_string();
+                self.fail(job, JobError { reason: Reason::Input.into(), message, next_step }, false);
+            }
+            Ok(plan) if plan.maps.len() > limits::MAPS as usize || plan.reduces > limits::PARTS => {
                 let message = format!("it would take {} map tasks and {} reducers", plan.maps.len(), plan.reduces);
                 let next_step = "make map tasks larger, or give at most 10000 reducers".to_string();
                 self.fail(job, JobError { reason: Reason::Input.into(), message, next_step }, false);

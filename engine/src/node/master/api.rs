@@ -22,6 +22,7 @@ use crate::control::job::Job;
 use crate::node::point::Point;
 use crate::node::rpc::CallError;
 use crate::node::spec;
+use crate::registry::Files;
 
 /// How long a completed job may take to be archived before another one is refused its output's name.
 const ARCHIVED_WITHIN: Duration = Duration::from_secs(10);
@@ -171,7 +172,8 @@ impl<E: MasterEnv> MasterNode<E> {
         }
         // The app's own code looks at its flags: it may panic.
         let env = self.inner.env.clone();
-        let looked = self.inner.env.blocking(move || env.apps().job(&app.name, &app.arguments).map(drop));
+        let looked =
+            self.inner.env.blocking(move || env.apps().job(&app.name, &app.arguments, Files::Elsewhere).map(drop));
         looked.await.unwrap_or_else(|| Err("the app panicked over its flags".into())).map_err(invalid)
     }
 

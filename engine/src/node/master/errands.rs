@@ -22,6 +22,7 @@ use crate::data::output::PartSummary;
 use crate::node::env::Note;
 use crate::node::point::Point;
 use crate::node::{objects, spec};
+use crate::registry::Files;
 use crate::store::{self, Kind, Name, Pattern, Store as _};
 use crate::task::plan::TASK_BYTES;
 use crate::task::{self, Range, TaskPlan, publish};
@@ -113,7 +114,7 @@ impl<E: MasterEnv> Inner<E> {
         let target = if job.spec.map_task_bytes == 0 { TASK_BYTES } else { job.spec.map_task_bytes };
         let (listing, env) = (spec::listing(file), self.env.clone());
         let divided = self.env.offload(0, move |_| {
-            let runs = env.apps().job(&app.name, &app.arguments).map_err(arguments)?;
+            let runs = env.apps().job(&app.name, &app.arguments, Files::Elsewhere).map_err(arguments)?;
             let divided = runs.divide(&listing, &options, target);
             divided.map_err(|e| never(Reason::Input, e.to_string(), ""))
         });

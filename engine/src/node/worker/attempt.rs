@@ -25,7 +25,7 @@ use crate::node::point::Point;
 use crate::node::{spec, spool};
 use crate::scratch;
 use crate::store;
-use crate::task::{MapTask, Range, ReduceTask};
+use crate::task::{MapOutput, MapTask, PartOutput, Range, ReduceTask, Which};
 
 pub(super) fn failure(cause: Cause, message: impl ToString) -> wire::Failure {
     let mut message = message.to_string();
@@ -102,6 +102,10 @@ impl Observer for Meter {
     fn note(&self, message: &str) {
         (self.log)(message);
     }
+
+    fn log(&self, _: &str, line: &str) {
+        (self.log)(line);
+    }
 }
 
 impl<E: Env> Inner<E> {
@@ -117,8 +121,9 @@ impl<E: Env> Inner<E> {
         self.cluster.store(assignment.cluster, Relaxed);
         let spec = JobSpec::decode(assignment.spec.clone()).map_err(|e| failure(Cause::Worker, e))?;
         let app = spec.app.clone().unwrap_or_default();
-        let job = self.env.apps().job(&app.name, &app.arguments).map_err(|e| failure(Cause::App, e))?;
+        let job = self.unless_stopped(controls, self.job(task.job, app)).await??;
         let options = spec::options(&spec, self.options.task_memory).map_err(|e| failure(Cause::App, e))?;
+        let options = Options { scratch: self.env.scratch().place(paths::CODE), ..options };
         let plan = self.unless_stopped(controls, self.plan(assignment, task)).await??;
         match kind {
             Kind::Survey(_) => {
@@ -172,7 +177,7 @@ impl<E: Env> Inner<E> {
         &self,
         assignment: &wire::Assignment,
         task: &wire::Task,
-        job: Box<dyn Job>,
+        job: Arc<dyn Job>,
         options: Options,
         plan: &Arc<wire::PlanFile>,
     ) -> Result<wire::Done, wire::Failure> {
@@ -209,7 +214,7 @@ impl<E: Env> Inner<E> {
         &self,
         assignment: &wire::Assignment,
         (task, map): (&wire::Task, &wire::MapTask),
-        (job, options): (Box<dyn Job>, Options),
+        (job, options): (Arc<dyn Job>, Options),
         plan: &Arc<wire::PlanFile>,
         controls: &Controls,
     ) -> Result<wire::Done, wire::Failure> {
@@ -227,12 +232,23 @@ impl<E: Env> Inner<E> {
         let (listing, parts, file) = (spec::listing(plan), assignment.reduces, paths::segments(&attempt));
         let (scratch, stop) = (self.env.scratch().clone(), controls.stop.clone());
         let meter = Meter::new(&self.env, controls, (0, 990_000));
+        let (name, number, maps) = (assignment.job_name.clone(), task.partition, assignment.maps);
         let made = self.env.offload(bytes, move |exec| {
-            let task = MapTask { inputs: &listing, ranges: &ranges, parts, splitters: &splitters, file: &file };
+            let which = Which { job: &name, number, maps, reduces: parts };
+            let task = MapTask { which, inputs: &listing, ranges: &ranges, parts, splitters: &splitters, file: &file };
             let context = Context { exec, observer: &meter, stop: &stop };
-            job.map_task(task, &inputs, &scratch, &options, &context)
+            match parts {
+                0 => job.part_task(task, &inputs, &scratch, &options, &context).map(Made::Part),
+                _ => job.map_task(task, &inputs, &scratch, &options, &context).map(Made::Segments),
+            }
         });
-        let made = made.await.ok_or_else(panicked)?.map_err(of_engine)?;
+        let made = match made.await.ok_or_else(panicked)?.map_err(of_engine)? {
+            Made::Segments(made) => made,
+            Made::Part(made) => {
+                objects::all_unchanged(&self.env, &planned).await.map_err(of_store)?;
+                return self.put_part(assignment.cluster, task, paths::segments(&attempt), made).await;
+            }
+        };
         self.say_spilled(controls, made.spilled_runs);
         let slot = |s: &crate::task::SegmentEntry| wire::SegmentSlot {
             offset: s.offset,
@@ -282,7 +298,7 @@ impl<E: Env> Inner<E> {
         &self,
         assignment: &wire::Assignment,
         (task, half): (&wire::Task, &wire::ReduceTask),
-        (job, options): (Box<dyn Job>, Options),
+        (job, options): (Arc<dyn Job>, Options),
         plan: &Arc<wire::PlanFile>,
         controls: &Controls,
     ) -> Result<wire::Done, wire::Failure> {
@@ -303,33 +319,54 @@ impl<E: Env> Inner<E> {
         let (scratch, stop, made_file) = (self.env.scratch().clone(), controls.stop.clone(), file.clone());
         let meter = Meter::new(&self.env, controls, (FETCHED_PPM, 950_000));
         let bytes = segments.iter().map(|s| s.len()).sum();
+        let (job_name, maps, reduces) = (assignment.job_name.clone(), assignment.maps, assignment.reduces);
         let made = self.env.offload(bytes, move |exec| {
             let extras = if part == 0 { job.extra_files(&names) } else { Vec::new() };
-            let task = ReduceTask { inputs: &names, part, segments, file: &made_file };
+            let which = Which { job: &job_name, number: part, maps, reduces };
+            let task = ReduceTask { which, inputs: &names, part, segments, file: &made_file };
             let context = Context { exec, observer: &meter, stop: &stop };
             job.reduce_task(task, &scratch, &options, &context).map(|made| (made, extras))
         });
         let (made, extras) = made.await.ok_or_else(panicked)?.map_err(of_engine)?;
         self.say_spilled(controls, made.spilled_runs);
-        let name = commit::part(assignment.cluster, task.job, part, task.attempt.unwrap_or_default().into());
         // Found by whoever publishes: they are the same from every attempt.
         for (extra, bytes) in extras {
             let name = format!("{}{extra}", commit::extras(assignment.cluster, task.job));
             objects::put(&self.env, &name, Arc::new(bytes)).await.map_err(of_store)?;
         }
+        self.put_part(assignment.cluster, task, file, made).await
+    }
+
+    /// Puts a part that was made into the store.
+    async fn put_part(
+        &self,
+        cluster: u64,
+        task: &wire::Task,
+        file: String,
+        made: PartOutput,
+    ) -> Result<wire::Done, wire::Failure> {
+        let name = commit::part(cluster, task.job, task.partition, task.attempt.unwrap_or_default().into());
         let bytes = spool::map(&self.env, file).await.map_err(of_scratch)?;
         objects::put(&self.env, &name, bytes).await.map_err(of_store)?;
         self.env.reached(Point::Uploaded);
-        self.remove(attempt).await;
+        self.remove(paths::attempt(task)).await;
         Ok(wire::Done {
             digest: made.digest.0.to_vec().into(),
             length: made.bytes,
+            input_bytes: made.input_bytes,
             output_records: made.summary.records,
             output_bytes: made.summary.bytes,
+            counters: counters(made.counters),
             crc32c: made.summary.crc32c,
             ..Default::default()
         })
     }
+}
+
+/// What a map task made.
+enum Made {
+    Segments(MapOutput),
+    Part(PartOutput),
 }
 
 pub(super) fn panicked() -> wire::Failure {
