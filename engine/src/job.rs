@@ -190,6 +190,11 @@ pub trait Job: Send + Sync {
         context: &Context<'_>,
     ) -> Result<Report, Error>;
 
+    /// Whether its map and reduce are code that users bring, so that whatever it is each map can be written out as a part.
+    fn brings_code(&self) -> bool {
+        false
+    }
+
     /// How often a task may be tried, where the job says.
     fn attempts(&self) -> Option<u32> {
         None

@@ -16,3 +16,4 @@ mod spool;
 pub mod worker;
 
 pub use objects::patiently;
+pub use spec::options as options_of;

@@ -47,6 +47,8 @@ pub struct Which<'t> {
     pub maps: u32,
     /// Parts that are reduced; 0 when the job only maps.
     pub reduces: u32,
+    /// Keep what a failed attempt was given, with the command that does it again: for people who look for the cause.
+    pub keep: bool,
 }
 
 /// The objects of a job's listing, by their numbers in it, as a worker has them.

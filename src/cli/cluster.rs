@@ -8,6 +8,7 @@ mod chain;
 mod code;
 mod context;
 mod data;
+mod debug;
 mod nodes;
 mod report;
 mod result;
@@ -64,6 +65,7 @@ pub(crate) fn command(
         "cluster" => ask::cluster(of),
         "context" => context::context(of),
         "data" => data::run(program, of),
+        "debug-task" => debug::run(program, apps, of),
         _ => return None,
     })
 }

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::data::{Data, patiently, status};
+use super::data::{self, Data, Pieces, patiently, status};
 use super::store::Shared;
 
 /// How long a file stays that no version refers to: a submission may be about to name it, and jobs may run that do.
@@ -197,6 +197,18 @@ impl Service for Apps {
             _ => {}
         }
         Ok(Response::new(api::FileInfo { name: begin.name, bytes, crc32c: Some(crc32c), modified_ms: 0 }))
+    }
+
+    type GetFileStream = Pieces;
+
+    async fn get_file(&self, request: Request<api::GetFileRequest>) -> Result<Response<Pieces>, Status> {
+        let digest = request.into_inner().digest;
+        if digest.len() != 32 {
+            return Err(Status::invalid_argument("a digest has 32 bytes"));
+        }
+        let (name, store) = (Name::new(commit::app_file(&digest)).map_err(status)?, self.store.clone());
+        let sent = |to| async move { data::send(&store, &name, (0, u64::MAX), &to).await.map(drop).map_err(status) };
+        Ok(Response::new(data::pieces(sent)))
     }
 
     async fn push(&self, request: Request<api::PushAppRequest>) -> Result<Response<api::PushAppResponse>, Status> {

@@ -12,7 +12,7 @@ use crate::task::Object;
 ///
 /// # Errors
 /// One line that says what of the spec makes no sense.
-pub(crate) fn options(spec: &JobSpec, memory: u64) -> Result<Options, String> {
+pub fn options(spec: &JobSpec, memory: u64) -> Result<Options, String> {
     let format = match spec.format.as_str() {
         "" => None,
         format => Some(format.parse::<Format>()?),

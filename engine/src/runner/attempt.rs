@@ -110,16 +110,14 @@ impl<'w> Work<'w> {
     }
 }
 
-/// Tries a task until an attempt succeeds or there may be no more of them. `once` is one attempt; where it fails it says in
-/// the place that it is given how far it came. `input` writes what the attempts were given; without it that is gone, and so
-/// there is one attempt.
+/// Tries a task until an attempt succeeds or there were `most` of them. `once` is one attempt; where it fails it says in
+/// the place that it is given how far it came. `input` writes what the attempts were given, where that is to be kept.
 pub(crate) fn until_done<'r, T>(
     runner: &'r dyn Runner,
-    mut attempt: Attempt<'r>,
+    (mut attempt, most): (Attempt<'r>, u32),
     mut once: impl FnMut(&Attempt<'r>, &mut String) -> Result<T, Trouble>,
     mut input: Option<impl FnMut(&mut dyn Write) -> Result<(), Error>>,
 ) -> Result<T, Error> {
-    let most = if input.is_some() { runner.attempts(attempt.stage).max(1) } else { 1 };
     loop {
         let mut place = String::new();
         let failed = match once(&attempt, &mut place) {

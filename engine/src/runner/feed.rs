@@ -43,7 +43,7 @@ pub(crate) struct Shared<'f> {
     pub(crate) memory: usize,
     /// The job as people call it, its map tasks and its parts; and the number of the task, where one runs by itself.
     pub(crate) which: Which<'f>,
-    /// Whether what fails is tried again here, and kept if it fails for good.
+    /// Whether what fails is tried again here.
     pub(crate) again: bool,
 }
 
@@ -52,6 +52,11 @@ impl<'f> Shared<'f> {
         let Which { job, maps, reduces, .. } = self.which;
         let format = self.format();
         Attempt { job, stage, task, number: 0, split, format, maps, reduces, observer: self.context.observer }
+    }
+
+    /// How often a task is tried here.
+    fn most(&self, stage: Stage) -> u32 {
+        if self.again { self.runner.attempts(stage).max(1) } else { 1 }
     }
 
     /// What records of the input are.
@@ -97,7 +102,8 @@ impl<'f> Shared<'f> {
             done
         };
         let again = |to: &mut dyn Write| input.blocks(|block| write_to(to, block));
-        let counters = until_done(self.runner, attempt, once, self.again.then_some(again))?;
+        let counters =
+            until_done(self.runner, (attempt, self.most(attempt.stage)), once, self.which.keep.then_some(again))?;
         self.count(counters);
         Ok(written)
     }
@@ -271,10 +277,15 @@ impl<'f> Mapped<'f> {
             }
             done
         };
-        let again = (shared.again && self.input.lasts(n)).then_some(|to: &mut dyn Write| {
+        // What is gone is neither tried again nor kept.
+        let (most, keep) = match self.input.lasts(n) {
+            true => (shared.most(Stage::Map), shared.which.keep),
+            false => (1, false),
+        };
+        let again = keep.then_some(|to: &mut dyn Write| {
             self.lines(n, &mut again.borrow_mut(), &mut |_, bytes| write_to(to, bytes)).map(drop)
         });
-        let (read, counters) = until_done(shared.runner, attempt, once, again)?;
+        let (read, counters) = until_done(shared.runner, (attempt, most), once, again)?;
         shared.count(counters);
         self.read.fetch_add(read, Ordering::Relaxed);
         shared.context.observer.advance(read);

@@ -251,6 +251,7 @@ impl Job for RunnerJob {
                 number: 0,
                 maps: splits.len() as u32,
                 reduces: if self.reduces == Reduces::None { 0 } else { parts as u32 },
+                keep: true,
             },
             again: true,
         };
@@ -270,6 +271,10 @@ impl Job for RunnerJob {
             context.observer.note(&format!("the output is complete; the one it replaced cannot be removed: see {old}"));
         }
         Ok(report)
+    }
+
+    fn brings_code(&self) -> bool {
+        true
     }
 
     fn attempts(&self) -> Option<u32> {

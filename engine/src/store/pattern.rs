@@ -47,6 +47,13 @@ impl Pattern {
         self.matcher.is_some()
     }
 
+    /// Whether it names this one as an input: as a listing of a folder, it passes over what has a component that begins with
+    /// '_' or '.' below the folder.
+    pub fn names_input(&self, name: &Name) -> bool {
+        let hidden = |below: &str| below.split('/').any(|part| part.starts_with(['_', '.']));
+        self.matches(name) && !hidden(&name.as_str()[self.prefix.len()..])
+    }
+
     /// Whether it names this one.
     pub fn matches(&self, name: &Name) -> bool {
         let name = name.as_str();

@@ -92,6 +92,7 @@ pub(super) fn commands(program: &str, all: Command) -> Command {
         .subcommand(at(cluster))
         .subcommand(at(super::app::command(program)))
         .subcommand(at(super::data::command(program)))
+        .subcommand(at(super::debug::command(program)))
 }
 
 /// Rows of columns, as wide as they must be.

@@ -108,7 +108,7 @@ async fn page(
 }
 
 /// All files that a pattern names.
-async fn list(client: &mut DataClient<Channel>, pattern: &str) -> Result<Vec<api::FileInfo>, Failure> {
+pub(super) async fn list(client: &mut DataClient<Channel>, pattern: &str) -> Result<Vec<api::FileInfo>, Failure> {
     let (mut all, mut next) = (Vec::new(), Some(String::new()));
     while let Some(token) = next {
         let (files, then) = page(client, pattern, token).await?;

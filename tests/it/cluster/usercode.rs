@@ -321,3 +321,48 @@ fn a_file_that_was_changed_in_the_store_is_not_run() {
     }
     assert!(!cluster.folder.path().join("store/out").exists());
 }
+
+#[test]
+fn a_task_is_done_again_here() {
+    let mut cluster = cluster(1, 1, "--processes isolated");
+    cluster.folder.file(
+        "bad.py",
+        "def map(key, line):\n    if line.endswith(' 15000') and key.endswith('3.txt'): raise ValueError('no mill')\n    yield line.split()[0], 1\n\
+         def reduce(key, values):\n    if key == 'rye': raise KeyError('no rye')\n    yield key, sum(values)\n",
+    );
+    let told = cluster.ask("submit python bad.py books/ -o out/bad --map-task-size 64KiB");
+    assert_eq!(told.code, Some(3), "{told:?}");
+    let again = told.err.split("gristmill debug-task ").nth(1).expect("the command").trim().to_string();
+    assert!(again.contains(" map ") && told.err.contains("ValueError: no mill"), "{told:?}");
+    let done = cluster.ask(&format!("debug-task {again} --keep kept"));
+    assert_eq!(done.code, Some(3), "{done:?}");
+    assert!(done.err.contains("in books/3.txt near byte") && done.err.contains("ValueError: no mill"), "{done:?}");
+    let script = done.err.split("do it again with: sh ").nth(1).expect("a script").trim().to_string();
+    let shell = std::process::Command::new("sh").arg(script).output().unwrap();
+    assert!(String::from_utf8_lossy(&shell.stderr).contains("ValueError: no mill"), "{shell:?}");
+    // The code of the job is that which was submitted.
+    cluster.folder.file("bad.py", "");
+    let (job, task) = again.split_once(" map ").unwrap();
+    let before: u32 = task.parse().unwrap();
+    let done = cluster.ask(&format!("debug-task {job} map {}", before - 1));
+    assert!(done.code == Some(0) && done.err.contains("ends well here"), "{done:?}");
+    assert!(done.out.lines().count() > 1000 && done.out.lines().all(|line| line.ends_with("\t1")), "{}", done.err);
+
+    for (what, n, words) in
+        [("python words.py", 1, "ends well here"), ("wordcount", 2, "ends well here"), ("sort", 3, "ends well here")]
+    {
+        let done =
+            cluster.ask(&format!("submit {what} books/ -o out/{n} --reducers 2 --map-task-size 256KiB --detach"));
+        let job = done.out.trim().to_string();
+        cluster.complete(&job);
+        let done = cluster.ask(&format!("debug-task {job} map 1"));
+        assert!(done.code == Some(0) && done.err.contains(words), "{what}: {}", done.err);
+        let done = cluster.ask(&format!("debug-task {job} reduce 1"));
+        assert!(done.code == Some(0) && done.err.contains(words), "{what}: {}", done.err);
+        assert_eq!(done.out, cluster.folder.read(&format!("store/out/{n}/part-00001")), "{what}");
+        assert_eq!(cluster.ask(&format!("debug-task {job} map 999")).code, Some(2));
+    }
+    cluster.folder.file("store/books/0.txt", "something else\n");
+    let done = cluster.ask(&format!("debug-task {job} map 1"));
+    assert!(done.code == Some(3) && done.err.contains("put them back"), "{}", done.err);
+}

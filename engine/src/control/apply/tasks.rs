@@ -14,7 +14,7 @@ use gristmill_proto::v1::{JobError, job_error::Reason};
 use gristmill_raft::planted::{Bug, planted};
 
 use super::{Step, Touch};
-use crate::control::ids::{AttemptId, Stage, TaskId, tag};
+use crate::control::ids::{AttemptId, Stage, TaskId, job_name, tag};
 use crate::control::job::{Job, JobState};
 use crate::control::limits;
 use crate::control::state::State;
@@ -143,6 +143,7 @@ impl State {
 
     fn failed(&mut self, step: &mut Step, id: TaskId, attempt: AttemptId, by: By, failure: wire::Failure) -> Verdict {
         let worker = tag(&[by.worker.as_bytes()]);
+        let name = job_name(self.cluster, id.job);
         let Some(job) = self.job_mut(id.job) else { return Verdict::Late };
         let max_attempts = job.max_attempts();
         let Some(facts) = job.facts_mut(id) else { return Verdict::Invalid };
@@ -165,7 +166,7 @@ impl State {
             _ => None,
         };
         let attempts = facts.failed.len();
-        let ends = reason.filter(|_| !facts.is_done()).map(|reason| explain(id, reason, attempts, &failure));
+        let ends = reason.filter(|_| !facts.is_done()).map(|reason| explain(&name, id, reason, attempts, &failure));
         let (detail, cause) = (failure.message.clone(), failure.cause);
         facts.failure = Some(Arc::new(failure));
         job.note(wire::Incident { detail, cause, ..incident(Incident::Failed, id, attempt, &by) });
@@ -305,7 +306,7 @@ fn intern(job: &mut Job, counters: Vec<wire::Counter>) -> Box<[(u16, u64)]> {
     found.into_boxed_slice()
 }
 
-fn explain(task: TaskId, reason: Reason, attempts: usize, failure: &wire::Failure) -> JobError {
+fn explain(job: &str, task: TaskId, reason: Reason, attempts: usize, failure: &wire::Failure) -> JobError {
     let stage = match task.stage {
         Stage::Survey => "survey".to_string(),
         Stage::Map => format!("map {}", task.partition),
@@ -314,10 +315,19 @@ fn explain(task: TaskId, reason: Reason, attempts: usize, failure: &wire::Failur
     let (what, next_step) = match reason {
         Reason::BadRecord => (
             format!("{stage} meets a bad record in {} at byte {} on every worker", failure.input, failure.offset),
-            "correct that record or the app, or allow bad records with --skip-bad-records",
+            "correct that record or the app, or allow bad records with --skip-bad-records".to_string(),
         ),
-        Reason::Input => (format!("{stage} can not read its input as it was planned"), "submit the job again"),
-        _ => (format!("{stage} failed {attempts} times, at last"), "correct the cause and retry the job"),
+        Reason::Input => {
+            (format!("{stage} can not read its input as it was planned"), "submit the job again".to_string())
+        }
+        _ => {
+            let kind = if task.stage == Stage::Map { "map" } else { "reduce" };
+            let again = format!("gristmill debug-task {job} {kind} {}", task.partition);
+            (
+                format!("{stage} failed {attempts} times, at last"),
+                format!("correct the cause and retry the job; to do this task again on one machine: {again}"),
+            )
+        }
     };
-    JobError { reason: reason.into(), message: format!("{what}: {}", failure.message), next_step: next_step.into() }
+    JobError { reason: reason.into(), message: format!("{what}: {}", failure.message), next_step }
 }

@@ -40,11 +40,6 @@ pub(super) fn later(e: store::Error) -> Setback {
     Setback::Later(e.to_string())
 }
 
-/// Whether a listing passes over an object, as that of a folder does: a component of its name begins with '_' or '.'.
-fn is_hidden(below: &str) -> bool {
-    below.split('/').any(|part| part.starts_with(['_', '.']))
-}
-
 impl<E: MasterEnv> Inner<E> {
     /// Lists the inputs, divides them, stores the plan.
     pub(super) async fn plan(&self, job: &Job) -> Result<Plan, Setback> {
@@ -138,8 +133,7 @@ impl<E: MasterEnv> Inner<E> {
             named = Pattern::new(&format!("{pattern}/")).map_err(bad)?;
         }
         let found = objects::patiently::<E::Rt, _, _>(|| store::list_all(self.env.store(), named.prefix())).await;
-        let wanted = |name: &Name| named.matches(name) && !is_hidden(&name.as_str()[named.prefix().len()..]);
-        Ok(found.map_err(later)?.into_iter().filter(|(name, _)| wanted(name)).collect())
+        Ok(found.map_err(later)?.into_iter().filter(|(name, _)| named.names_input(name)).collect())
     }
 
     pub(super) async fn load_plan(&self, job: &Job) -> Result<Plan, Setback> {

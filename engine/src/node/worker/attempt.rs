@@ -234,7 +234,7 @@ impl<E: Env> Inner<E> {
         let meter = Meter::new(&self.env, controls, (0, 990_000));
         let (name, number, maps) = (assignment.job_name.clone(), task.partition, assignment.maps);
         let made = self.env.offload(bytes, move |exec| {
-            let which = Which { job: &name, number, maps, reduces: parts };
+            let which = Which { job: &name, number, maps, reduces: parts, keep: false };
             let task = MapTask { which, inputs: &listing, ranges: &ranges, parts, splitters: &splitters, file: &file };
             let context = Context { exec, observer: &meter, stop: &stop };
             match parts {
@@ -322,7 +322,7 @@ impl<E: Env> Inner<E> {
         let (job_name, maps, reduces) = (assignment.job_name.clone(), assignment.maps, assignment.reduces);
         let made = self.env.offload(bytes, move |exec| {
             let extras = if part == 0 { job.extra_files(&names) } else { Vec::new() };
-            let which = Which { job: &job_name, number: part, maps, reduces };
+            let which = Which { job: &job_name, number: part, maps, reduces, keep: false };
             let task = ReduceTask { which, inputs: &names, part, segments, file: &made_file };
             let context = Context { exec, observer: &meter, stop: &stop };
             job.reduce_task(task, &scratch, &options, &context).map(|made| (made, extras))
