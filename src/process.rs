@@ -1,11 +1,12 @@
 //! User code as processes: how one is begun, fed and listened to, and what is kept when it fails.
 //!
 //! [`Command`] is what to run and where. [`session`] feeds it over pipes and takes what it writes, on the thread that asks;
-//! [`stderr`] hears counters, status and last words; [`folder`] is where its files are; [`words`] divides a command line as
+//! [`stderr`] hears counters, status and last words; [`folder`] is where its files are, [`archive`] unpacks some; [`words`] divides a command line as
 //! Hadoop does. Above each process is a [`supervisor`] that begins it in its sandbox and ends all that came of it; [`plan`] is
 //! what it is told and tells, [`tree`] how it knows of them, [`child`] what comes between fork and exec. What contracts a process follows is the business of who begins it
 //! (`streaming`).
 
+pub(crate) mod archive;
 pub(crate) mod child;
 pub(crate) mod folder;
 mod plan;

@@ -20,7 +20,7 @@ use gristmill_engine::registry::{Entry, Files};
 use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage};
 
 use crate::process::folder::{self, Shipped, TMP};
-use crate::process::{self, Command, Place};
+use crate::process::{self, Command, Place, archive};
 use crate::sandbox::flags::{Policy, SandboxFlags};
 use feeder::Feeder;
 use session::{Interpreter, Pool, Task};
@@ -81,7 +81,7 @@ pub(crate) fn entry(policy: Option<Policy>) -> Entry {
 /// The file with the functions, and those beside it.
 fn shipped(flags: &Flags) -> Result<Vec<Shipped>, String> {
     let name = file_name(&flags.script);
-    let mut shipped = folder::shipped(&flags.file, &flags.files)?;
+    let mut shipped = folder::shipped(&flags.file, &flags.files, &[])?;
     if !shipped.iter().any(|file| file.name == name) {
         shipped.push(Shipped::new(name, flags.script.clone()));
     }
@@ -176,7 +176,7 @@ impl Runner for Functions {
         let written = path.parent().map_or(Ok(()), std::fs::create_dir).and_then(|()| std::fs::write(&path, HARNESS));
         written.map_err(|source| Error::Write { action: "write", path, source })?;
         for wheel in &self.wheels {
-            wheels::unpack(wheel, &here.files.shipped().join(WHEELS)).map_err(Error::Usage)?;
+            archive::unpack("wheel.whl", wheel, &here.files.shipped().join(WHEELS)).map_err(Error::Usage)?;
         }
         // What cannot be loaded is not tried again for each task.
         let loaded = self.interpreter(&here).and_then(|mut interpreter| {

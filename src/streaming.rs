@@ -82,9 +82,9 @@ struct Flags {
     /// Accepted and without effect
     #[arg(long, hide = true)]
     verbose: bool,
-    /// Not supported: unpack it and use -files
-    #[arg(long, hide = true)]
-    archives: Option<String>,
+    /// Archives for the scripts (zip, jar, tar, tar.gz), with commas between: each is a folder of its name, or of NAME by FILE#NAME
+    #[arg(long, value_name = "FILES", value_delimiter = ',')]
+    archives: Vec<String>,
     #[command(flatten)]
     sandbox: SandboxFlags,
 }
@@ -93,7 +93,7 @@ struct Flags {
 pub(crate) fn entry(policy: Option<Policy>) -> Entry {
     let build = move |flags: Flags, files: Files<'_>| job(&flags, files, policy.as_ref());
     let named = |flags: &Flags| {
-        let shipped = folder::shipped(&flags.file, &flags.files)?;
+        let shipped = folder::shipped(&flags.file, &flags.files, &flags.archives)?;
         Ok(shipped.iter().map(|file| file.path.to_string_lossy().into_owned()).collect())
     };
     Entry::with_files::<Flags>(NAME, build, named).with_example(
@@ -103,9 +103,6 @@ pub(crate) fn entry(policy: Option<Policy>) -> Entry {
 
 fn job(flags: &Flags, files: Files<'_>, policy: Option<&Policy>) -> Result<Box<dyn Job>, String> {
     let sandbox = flags.sandbox.clone().under(files, policy)?;
-    if flags.archives.is_some() {
-        return Err("-archives is not supported: unpack it and ship the files or folders with -files".into());
-    }
     let settings = Settings::new(&flags.define)?;
     let text = settings.text(&Classes {
         input: flags.inputformat.as_deref(),
@@ -122,7 +119,7 @@ fn job(flags: &Flags, files: Files<'_>, policy: Option<&Policy>) -> Result<Box<d
     if reduces.is_some_and(|n| n > MAX_PARTS) {
         return Err(format!("the number of reducers is 0 to {MAX_PARTS}"));
     }
-    let mut shipped = folder::shipped(&flags.file, &flags.files)?;
+    let mut shipped = folder::shipped(&flags.file, &flags.files, &flags.archives)?;
     folder::find(&mut shipped, files)?;
     let code = |line: &str, flag: &str| Code::new(line, &shipped).map_err(|e| format!("{flag}: {e}"));
     let reducer = flags.reducer.as_deref().map(str::trim);

@@ -110,6 +110,11 @@ impl Runner for Component {
         self.flags.attempts
     }
 
+    /// What an instance holds, and what a task hands on of it, are a part of what it reads.
+    fn least_split(&self) -> u64 {
+        32 << 20
+    }
+
     fn begin<'r>(&'r self, attempt: &Attempt<'r>) -> Result<Box<dyn Session + 'r>, Failed> {
         let failed = |what: String| Failed { what, words: Vec::new() };
         let app = self.app.get().ok_or_else(|| failed("it is not loaded".into()))?;

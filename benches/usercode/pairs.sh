@@ -35,7 +35,7 @@ wasm() { "$gristmill" run wasm "$folder/wordcount.wasm" "$text" -q --threads 2 -
 native() { "$gristmill" run wordcount "$text" -q --threads 2 -o "$folder/out" --overwrite; }
 
 if command -v clang > /dev/null; then
-  clang --target=wasm32 -O3 -mbulk-memory -nostdlib -Wl,--no-entry -o "$folder/wordcount.wasm" "$examples/wasm/wordcount.c"
+  clang --target=wasm32 -O3 -mbulk-memory -msimd128 -nostdlib -Wl,--no-entry -o "$folder/wordcount.wasm" "$examples/wasm/wordcount.c"
   pair wasm/native wasm native
 fi
 pair counter/multiprocessing counter peer

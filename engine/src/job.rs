@@ -105,6 +105,10 @@ pub trait Observer: Sync {
     fn log(&self, task: &str, line: &str) {
         let _ = (task, line);
     }
+    /// What user code of a task that runs has counted so far, and the last status that it told. What counts is in the report.
+    fn so_far(&self, task: &str, counters: &BTreeMap<String, i64>, status: Option<&str>) {
+        let _ = (task, counters, status);
+    }
 }
 
 impl Observer for () {}

@@ -127,6 +127,12 @@ pub trait Runner: Send + Sync {
     /// How often a task may be tried, at least once.
     fn attempts(&self, stage: Stage) -> u32;
 
+    /// Bytes of input that a map task on one machine has at least, where there are as many: below, what a task costs by itself
+    /// would weigh too much.
+    fn least_split(&self) -> u64 {
+        4 << 20
+    }
+
     /// Begins an attempt.
     ///
     /// # Errors
@@ -155,6 +161,11 @@ pub trait Session {
     /// # Errors
     /// When the code has failed.
     fn finish(&mut self, out: &mut Vec<u8>) -> Result<Option<Counters>, Failed>;
+
+    /// What the code has counted so far, and the last status that it told.
+    fn so_far(&self) -> Option<(&Counters, Option<&str>)> {
+        None
+    }
 
     /// Bytes that were taken and that the code had not read when it ended or was last looked at.
     fn unread(&self) -> u64 {

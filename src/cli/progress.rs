@@ -1,5 +1,6 @@
 //! What a job has come to while it runs. The job only adds to counters; a thread of its own shows them.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +11,8 @@ use gristmill_engine::job::{Observer, Phase};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::flags::{JobFlags, When};
-use super::say;
 use super::sizes::Size;
+use super::{failure, say};
 
 /// A job that is done by then shows no bar.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -20,6 +21,15 @@ const TICK: Duration = Duration::from_millis(100);
 /// Between two lines where there is no terminal.
 const LINE: Duration = Duration::from_secs(1);
 
+/// What user code says while it runs.
+#[derive(Debug, Default)]
+struct Counted {
+    /// What each task has counted so far.
+    tasks: BTreeMap<String, BTreeMap<String, i64>>,
+    /// The last status, and whose it is.
+    status: Option<String>,
+}
+
 /// The counters of a job.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
@@ -27,6 +37,7 @@ pub(crate) struct Watch {
     done: AtomicU64,
     begun: Mutex<Vec<(Phase, Instant)>>,
     notes: Mutex<Vec<String>>,
+    counted: Mutex<Counted>,
     /// What the program is called, if what code says may be shown.
     program: Option<String>,
     /// A bar is on the terminal: whoever draws it shows what is said.
@@ -47,6 +58,15 @@ impl Observer for Watch {
 
     fn note(&self, message: &str) {
         lock(&self.notes).push(message.into());
+    }
+
+    fn so_far(&self, task: &str, counters: &BTreeMap<String, i64>, status: Option<&str>) {
+        let mut counted = lock(&self.counted);
+        // Of a task that is tried again, what counts is the new attempt.
+        counted.tasks.insert(task.into(), counters.clone());
+        if let Some(status) = status {
+            counted.status = Some(format!("{task}: {status}"));
+        }
     }
 
     fn log(&self, task: &str, line: &str) {
@@ -75,6 +95,19 @@ impl Watch {
     /// What the job had to say and nobody has shown yet.
     pub(crate) fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.notes))
+    }
+
+    /// Sums of what was counted so far, and the last status, as the end of a line.
+    fn counted(&self) -> String {
+        let counted = lock(&self.counted);
+        let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
+        for (name, n) in counted.tasks.values().flatten() {
+            let sum = sums.entry(name).or_default();
+            *sum = sum.saturating_add(*n);
+        }
+        let sums = sums.iter().map(|(name, n)| format!(", {name} {n}"));
+        let status = counted.status.iter().map(|status| format!(", {}", failure::one_line(status)));
+        sums.chain(status).collect()
     }
 
     fn now(&self) -> Option<Now> {
@@ -210,7 +243,7 @@ fn bar(program: &str, watch: &Watch, ended: &AtomicBool, sized: bool) {
                 bar.suspend(|| say(&format!("{program}: {note}")));
             }
             bar.set_position(now.done);
-            bar.set_message(format!("{:8}{}", name(now.phase), now.text(sized)));
+            bar.set_message(format!("{:8}{}{}", name(now.phase), now.text(sized), watch.counted()));
             bar.tick();
         }
         if !runs_on(ended, TICK) {
@@ -241,7 +274,7 @@ fn lines(program: &str, watch: &Watch, ended: &AtomicBool, sized: bool) {
         let runs = runs_on(ended, LINE);
         if let Some(now) = watch.now() {
             let (phase, text) = (name(now.phase), now.text(sized));
-            say(format!("{program}: {phase} {text}").trim_end());
+            say(format!("{program}: {phase} {text}{}", watch.counted()).trim_end());
         }
         if !runs {
             return;
@@ -252,6 +285,16 @@ fn lines(program: &str, watch: &Watch, ended: &AtomicBool, sized: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_counted_so_far_is_of_the_last_attempt_of_each_task() {
+        let watch = Watch::default();
+        assert_eq!(watch.counted(), "");
+        watch.so_far("map task 0", &[("a".into(), 5), ("b".into(), 1)].into(), None);
+        watch.so_far("map task 1", &[("a".into(), 2)].into(), Some("half"));
+        watch.so_far("map task 0", &[("a".into(), 1)].into(), None);
+        assert_eq!(watch.counted(), ", a 3, map task 1: half");
+    }
 
     #[test]
     fn phases_last_from_their_beginning_to_the_next() {

@@ -11,7 +11,7 @@ use gristmill_engine::error::Error;
 use gristmill_engine::registry;
 use gristmill_engine::runner::Input;
 
-use super::Command;
+use super::{Command, archive};
 
 /// The folder for temporary files within that of an attempt.
 pub(crate) const TMP: &str = ".tmp";
@@ -35,11 +35,18 @@ pub(crate) struct Shipped {
     /// Where its copy is on this machine, or copies of all files of a folder by their names below it; nothing where it is
     /// at its path.
     copies: Vec<(String, PathBuf)>,
+    /// It is an archive, and its name that of a folder with what is in it.
+    unpack: bool,
 }
 
 impl Shipped {
     pub(crate) fn new(name: String, path: PathBuf) -> Self {
-        Self { name, path, copies: Vec::new() }
+        Self { name, path, copies: Vec::new(), unpack: false }
+    }
+
+    /// An archive to be unpacked.
+    pub(crate) fn archive(name: String, path: PathBuf) -> Self {
+        Self { unpack: true, ..Self::new(name, path) }
     }
 
     /// Whether a command's word, which is a path, means this file.
@@ -64,6 +71,10 @@ impl Shipped {
             fs::copy(from, to)?;
             fs::set_permissions(to, fs::Permissions::from_mode(0o755))
         };
+        if self.unpack {
+            let from = self.copies.first().map_or(&self.path, |(_, copy)| copy);
+            return archive::unpack(&self.path.to_string_lossy(), from, &to).map_err(io::Error::other);
+        }
         if self.copies.is_empty() {
             let path = self.path.canonicalize()?;
             return if path.is_dir() { symlink(path, to) } else { copy(&path, &to) };
@@ -101,13 +112,22 @@ pub(crate) fn copies_of(path: &Path, all: &BTreeMap<String, PathBuf>) -> Result<
 ///
 /// # Errors
 /// When two would have the same name.
-pub(crate) fn shipped(plain: &[PathBuf], named: &[String]) -> Result<Vec<Shipped>, String> {
+pub(crate) fn shipped(plain: &[PathBuf], named: &[String], archives: &[String]) -> Result<Vec<Shipped>, String> {
     let mut all: Vec<Shipped> = Vec::new();
-    let named = named.iter().map(|file| match file.rsplit_once('#') {
+    let apart = |file: &String| match file.rsplit_once('#') {
         Some((path, name)) => (PathBuf::from(path.strip_prefix("file://").unwrap_or(path)), Some(name.to_string())),
         None => (PathBuf::from(file.strip_prefix("file://").unwrap_or(file)), None),
-    });
-    for (path, name) in plain.iter().map(|path| (path.clone(), None)).chain(named) {
+    };
+    let plain = plain.iter().map(|path| (path.clone(), None, false));
+    let named = named.iter().map(apart).map(|(path, name)| (path, name, false));
+    let archives = archives.iter().map(apart).map(|(path, name)| (path, name, true));
+    for (path, name, unpack) in plain.chain(named).chain(archives) {
+        if unpack && !archive::is_archive(&path.to_string_lossy()) {
+            let path = path.display();
+            return Err(format!(
+                "'{path}' is no archive that is unpacked: zip, jar, tar, tgz, tar.gz, tar.zst, tar.bz2"
+            ));
+        }
         let own = || path.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = name.or_else(own).unwrap_or_default();
         if name.is_empty() || name.contains('/') || name == "." || name == ".." || RESERVED.contains(&name.as_str()) {
@@ -124,6 +144,7 @@ pub(crate) fn shipped(plain: &[PathBuf], named: &[String]) -> Result<Vec<Shipped
                     "{one} and {two} would both be called {name}; give one another name: -files {two}#NAME"
                 ));
             }
+            None if unpack => all.push(Shipped::archive(name, path)),
             None => all.push(Shipped::new(name, path)),
         }
     }

@@ -392,6 +392,11 @@ impl Process {
         Ok(taken)
     }
 
+    /// As [`Session::so_far`].
+    pub(crate) fn so_far(&self) -> (&Counters, Option<&str>) {
+        (&self.said.counters, self.said.status.as_deref())
+    }
+
     /// As [`Session::finish`].
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> Result<Option<Counters>, Failed> {
         self.enter();
@@ -455,6 +460,9 @@ impl Session for Attending<'_> {
     }
     fn finish(&mut self, out: &mut Vec<u8>) -> Result<Option<Counters>, Failed> {
         self.attend(|process| process.finish(out))
+    }
+    fn so_far(&self) -> Option<(&Counters, Option<&str>)> {
+        Some(self.process.so_far())
     }
     fn unread(&self) -> u64 {
         self.process.unread()

@@ -275,6 +275,10 @@ impl Session for Task<'_> {
         Ok(Some(counters))
     }
 
+    fn so_far(&self) -> Option<(&Counters, Option<&str>)> {
+        self.interpreter.as_ref().map(|interpreter| interpreter.process.so_far())
+    }
+
     fn unread(&self) -> u64 {
         self.taken - self.done.min(self.taken)
     }

@@ -2,11 +2,7 @@
 //!
 //! Packages of pure Python, and others as far as they load from where they are put; nothing in a wheel is run.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-
-/// Most bytes that the wheels of a job unpack to, each.
-const MOST: u64 = 2 << 30;
 
 fn is_wheel(name: &Path) -> bool {
     name.extension().is_some_and(|extension| extension == "whl")
@@ -26,33 +22,4 @@ pub(super) fn below(folder: &Path) -> Result<Vec<PathBuf>, String> {
 /// The wheels among copies of the files of a folder.
 pub(super) fn among(folder: &Path, copies: Vec<(String, PathBuf)>) -> Result<Vec<PathBuf>, String> {
     some(folder, copies.into_iter().filter(|(name, _)| is_wheel(Path::new(name))).map(|(_, copy)| copy).collect())
-}
-
-/// Unpacks a wheel into a folder.
-///
-/// # Errors
-/// When it is none, wants to be unpacked outside of the folder, or has too much in it.
-pub(super) fn unpack(wheel: &Path, to: &Path) -> Result<(), String> {
-    let failed = |e: &dyn std::fmt::Display| format!("the wheel {} cannot be unpacked: {e}", wheel.display());
-    let file = File::open(wheel).map_err(|e| failed(&e))?;
-    let mut archive = zip::ZipArchive::new(file).map_err(|e| failed(&e))?;
-    let mut left = MOST;
-    for n in 0..archive.len() {
-        let mut entry = archive.by_index(n).map_err(|e| failed(&e))?;
-        let Some(name) = entry.enclosed_name() else {
-            return Err(failed(&format!("'{}' lies outside of it", entry.name().unwrap_or_default())));
-        };
-        let path = to.join(name);
-        if entry.is_dir() {
-            std::fs::create_dir_all(&path).map_err(|e| failed(&e))?;
-            continue;
-        }
-        path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(|e| failed(&e))?;
-        let mut made = File::create(&path).map_err(|e| failed(&e))?;
-        // What an entry says of its size need not be so.
-        let copied =
-            std::io::copy(&mut std::io::Read::take(&mut entry, left + 1), &mut made).map_err(|e| failed(&e))?;
-        left = left.checked_sub(copied).ok_or_else(|| failed(&format!("it has more than {} MiB", MOST >> 20)))?;
-    }
-    Ok(())
 }

@@ -262,6 +262,11 @@ impl Session for Task<'_> {
         Ok(Some(std::mem::take(&mut self.store.data_mut().counters)))
     }
 
+    fn so_far(&self) -> Option<(&Counters, Option<&str>)> {
+        let held = self.store.data();
+        Some((&held.counters, held.status.as_deref()))
+    }
+
     fn unread(&self) -> u64 {
         self.taken - self.done.min(self.taken)
     }

@@ -234,3 +234,41 @@ fn scripts_as_people_have_them_make_what_they_should() {
         assert_eq!(case.name.contains("counter"), done.err.contains("log:malformed 1"), "{}: {}", case.name, done.err);
     }
 }
+
+#[test]
+fn archives_are_folders_of_their_names() {
+    let f = Folder::new();
+    f.file("in", "one\n");
+    let make = "\
+import io, tarfile, zipfile
+z = zipfile.ZipFile('a.zip', 'w', zipfile.ZIP_DEFLATED)
+z.writestr('below/words.txt', 'of a zip\\n'); z.close()
+def tar(name, mode, members):
+    t = tarfile.open(name, mode)
+    for path, text, link in members:
+        i = tarfile.TarInfo(path)
+        if link: i.type = tarfile.SYMTYPE; i.linkname = link
+        i.size = len(text); i.mode = 0o755
+        t.addfile(i, io.BytesIO(text))
+    t.close()
+tar('b.tar.gz', 'w:gz', [('run.sh', b'#!/bin/sh\\necho of a tar\\n', None), ('secret', b'', '/etc/shadow')])
+tar('c.tar', 'w', [('../out-of-it', b'x', None)])
+z = zipfile.ZipFile('d.jar', 'w'); z.writestr('../../out-of-it', 'x'); z.close()
+";
+    let made = f.command("python3").args(["-c", make]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let run = |archives: &str, mapper: &str| {
+        let args = ["run", "streaming", "-input", "in", "-reducer", "NONE", "-archives", archives, "-mapper", mapper];
+        ended(f.command(program()).args(args).output().unwrap())
+    };
+    let done =
+        run("a.zip,b.tar.gz#tools", "sh -c 'cat > /dev/null; cat a.zip/below/words.txt; tools/run.sh; ls tools'");
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert_eq!(done.out, "of a zip\t\nof a tar\t\nrun.sh\t\n");
+    for outside in ["c.tar", "d.jar"] {
+        let told = run(outside, "cat");
+        assert!(told.code != Some(0) && told.err.contains("lies outside of it"), "{}", told.err);
+    }
+    std::fs::write(f.path().join("e.zip"), "no zip").unwrap();
+    assert!(run("e.zip", "cat").err.contains("e.zip cannot be unpacked"));
+}

@@ -506,7 +506,8 @@ fn files_are_shipped_under_their_names() {
         (&["-D", "x"], "is not NAME=VALUE"),
         (&["-partitioner", "my.Own"], "partitioner my.Own is not known"),
         (&["-inputformat", "SequenceFileInputFormat"], "is not known"),
-        (&["-archives", "x.zip"], "-archives is not supported"),
+        (&["-archives", "x.rar"], "no archive that is unpacked"),
+        (&["-archives", "none.zip"], "cannot ship none.zip"),
     ] {
         let done = f.streaming(&[&["-input", "in", "-output", "out", "-mapper", "cat"], args].concat());
         assert_eq!(done.code, Some(2), "{}", done.err);

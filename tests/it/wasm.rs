@@ -235,7 +235,17 @@ fn the_example_in_c_counts_words() {
     let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/wasm/wordcount.c");
     let made = f
         .command("clang")
-        .args(["--target=wasm32", "-O3", "-mbulk-memory", "-nostdlib", "-Wl,--no-entry", "-Wall", "-o", "app.wasm"])
+        .args([
+            "--target=wasm32",
+            "-O3",
+            "-mbulk-memory",
+            "-msimd128",
+            "-nostdlib",
+            "-Wl,--no-entry",
+            "-Wall",
+            "-o",
+            "app.wasm",
+        ])
         .arg(source)
         .output();
     let Ok(made) = made else { return };
@@ -244,7 +254,17 @@ fn the_example_in_c_counts_words() {
     assert_eq!(f.wasm(&app, &[]).out, COUNTS);
     // More words than its table holds at once, in many batches, against the built-in app.
     let text: String = (0..400_000u32)
-        .map(|n| format!("w{}, \"x{}\" (\u{e9}-B)\r\n", n.wrapping_mul(2_654_435_761) % 300_000, n % 7))
+        .map(|n| {
+            // Words of all lengths, of which many have the same beginning.
+            let m = n.wrapping_mul(2_654_435_761) % 300_000;
+            format!(
+                "w{m}, \"x{}\" (\u{e9}-B) {:0>2$} sharedhead{m:0>3$}\r\n",
+                n % 7,
+                m % 50,
+                (n % 30) as usize,
+                (m % 60) as usize
+            )
+        })
         .collect();
     f.file("in", text);
     let expected = f.run("run wordcount in");

@@ -52,6 +52,8 @@ pub(super) struct Running {
     pub(super) given_ms: u64,
     /// It was given out beside another attempt.
     pub(super) backup: bool,
+    /// What its code has counted so far.
+    pub(super) counters: Vec<wire::Counter>,
 }
 
 /// An open job.

@@ -119,11 +119,17 @@ pub(super) fn cut(mut text: String, bytes: usize) -> String {
 
 /// What a task left, within its bounds.
 pub(super) fn bounded_done(mut done: wire::Done) -> wire::Done {
-    done.counters.truncate(limits::COUNTERS);
-    for counter in &mut done.counters {
+    done.counters = bounded_counters(done.counters);
+    done
+}
+
+/// Counters within their bounds.
+pub(super) fn bounded_counters(mut counters: Vec<wire::Counter>) -> Vec<wire::Counter> {
+    counters.truncate(limits::COUNTERS);
+    for counter in &mut counters {
         counter.name = cut(std::mem::take(&mut counter.name), limits::COUNTER_BYTES);
     }
-    done
+    counters
 }
 
 /// A failure within its bounds.

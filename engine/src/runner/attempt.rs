@@ -35,6 +35,9 @@ pub(crate) struct Work<'w> {
     /// Bytes of a line whose end was not written yet; `None` for what is no text.
     line: Option<usize>,
     given: u64,
+    /// Which task it is, and what was last told of it.
+    task: String,
+    told: (Counters, Option<String>),
 }
 
 /// Takes what an attempt writes.
@@ -49,7 +52,17 @@ impl<'w> Work<'w> {
     ) -> Result<Self, Trouble> {
         let session = runner.begin(attempt).map_err(Trouble::Code)?;
         let line = matches!(shape, Shape::Text(_)).then_some(0);
-        Ok(Self { session, context, halt, out: Vec::new(), line, given: 0 })
+        let task = attempt.to_string();
+        Ok(Self { session, context, halt, out: Vec::new(), line, given: 0, task, told: Default::default() })
+    }
+
+    /// Tells what is new to those who watch.
+    fn tell(&mut self) {
+        let Some((counters, status)) = self.session.so_far() else { return };
+        if *counters != self.told.0 || status != self.told.1.as_deref() {
+            self.context.observer.so_far(&self.task, counters, status);
+            self.told = (counters.clone(), status.map(Into::into));
+        }
     }
 
     fn stopped(&self) -> Result<(), Error> {
@@ -82,6 +95,7 @@ impl<'w> Work<'w> {
             let n = self.session.exchange(bytes, &mut self.out).map_err(Trouble::Code)?;
             self.given += n as u64;
             bytes = &bytes[n..];
+            self.tell();
             self.hand_on(BLOCK, take)?;
         }
         Ok(())
@@ -92,6 +106,11 @@ impl<'w> Work<'w> {
         loop {
             self.stopped()?;
             let ended = self.session.finish(&mut self.out).map_err(Trouble::Code)?;
+            match &ended {
+                // Whole now, with what the session has no more.
+                Some(counters) => self.context.observer.so_far(&self.task, counters, None),
+                None => self.tell(),
+            }
             self.hand_on(if ended.is_some() { 1 } else { BLOCK }, take)?;
             if let Some(counters) = ended {
                 return Ok(counters);

@@ -22,9 +22,8 @@ use crate::local::{Outputs, Run, check_limit};
 use crate::scratch::{Folder, Scratch};
 use crate::task::{MapOutput, MapTask, Object, Objects, PartOutput, ReduceTask, TaskPlan, Which, plan};
 
-/// Bytes of a map task: a 32nd of the input, within these bounds. Starting an interpreter is little beside the first, and
-/// doing the second again is not much.
-const TASK_BYTES: (u64, u64) = (4 << 20, 64 << 20);
+/// A map task on one machine is for a 32nd of the input, and no more bytes than this: doing it again is then not much.
+const MOST_SPLIT: u64 = 64 << 20;
 
 /// What happens to what mappers wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +99,13 @@ impl RunnerJob {
 
 /// What all machines do alike.
 impl RunnerJob {
+    /// Bytes of a map task on one machine.
+    fn split_bytes(&self, sources: &Sources) -> u64 {
+        let share = (sources.known_bytes() / 32).clamp(self.runner.least_split(), MOST_SPLIT);
+        // A job that only maps has a part for each task.
+        share.max(sources.known_bytes() / u64::from(MAX_PARTS / 2))
+    }
+
     /// What brings keys together, in so many parts.
     pub(crate) fn pairs(&self, parts: u32) -> Pairs {
         match &self.shape {
@@ -152,13 +158,6 @@ impl RunnerJob {
     }
 }
 
-fn task_bytes(sources: &Sources) -> u64 {
-    let (least, most) = TASK_BYTES;
-    let share = (sources.known_bytes() / 32).clamp(least, most);
-    // A job that only maps has a part for each task.
-    share.max(sources.known_bytes() / u64::from(MAX_PARTS / 2))
-}
-
 /// Passes on what a job tells but the progress of its map: that is told of in bytes of input, by who reads them.
 pub(crate) struct ButProgress<'o> {
     observer: &'o dyn Observer,
@@ -190,7 +189,7 @@ impl Job for RunnerJob {
     fn plan(&self, inputs: &[Input], options: &Options, threads: usize) -> Result<Plan, Error> {
         self.check(options)?;
         let sources = Sources::new(inputs.to_vec(), self.format(options), options.chunk, options.isa)?;
-        let units = sources.splits(task_bytes(&sources)).len() as u64;
+        let units = sources.splits(self.split_bytes(&sources)).len() as u64;
         Ok(Plan {
             inputs: inputs.len(),
             input_bytes: sources.known_bytes(),
@@ -216,7 +215,7 @@ impl Job for RunnerJob {
         self.check(options)?;
         let mut sources = Sources::new(inputs, self.format(options), options.chunk, options.isa)?;
         sources.release = sources.mapped_bytes() > options.memory / 4;
-        let splits = sources.splits(task_bytes(&sources));
+        let splits = sources.splits(self.split_bytes(&sources));
         let parts = match self.reduces {
             Reduces::None if splits.len() > MAX_PARTS as usize => {
                 let message = format!("{} inputs would make as many parts, which may be {MAX_PARTS}", splits.len());

@@ -75,6 +75,7 @@ impl Worker {
             progress_ppm: 500_000,
             fetched: r.fetched,
             given_ms: r.assignment.given_ms,
+            counters: vec![wire::Counter { name: "tasks".into(), value: 1 }],
         };
         let busy = u32::try_from(self.tasks.len()).unwrap();
         let known = |(job, (epoch, list, position)): (&u64, &(u32, u64, u32))| wire::SegmentsKnown {

@@ -301,6 +301,7 @@ impl<'m> Model<'m> {
             progress_ppm: self.progress(task),
             fetched: matches!(task.phase, Phase::Sorts | Phase::Writes),
             given_ms: task.given_ms,
+            counters: Vec::new(),
         };
         let running = self.all[n].tasks.values().map(running).collect();
         let machine = &mut self.all[n];

@@ -94,7 +94,19 @@ impl Master {
         let since = self.now.mono;
         let (progress_ppm, fetched, reported) = (0, false, false);
         let worker = id;
-        let running = Running { task, epoch, worker, since, progress_ppm, fetched, reported, early, given_ms, backup };
+        let running = Running {
+            task,
+            epoch,
+            worker,
+            since,
+            progress_ppm,
+            fetched,
+            reported,
+            early,
+            given_ms,
+            backup,
+            counters: Vec::new(),
+        };
         self.begin(attempt, running);
     }
 

@@ -14,7 +14,7 @@ use crate::control::ids::{AttemptId, Stage, TaskId};
 use crate::control::job::JobState;
 use crate::control::run::{ABREAST, Running};
 use crate::control::state::Settled;
-use crate::control::task::{Place, bounded, bounded_done};
+use crate::control::task::{Place, bounded, bounded_counters, bounded_done};
 
 /// What is looked at of one poll, of each kind.
 const MAX_SAID: usize = 1_024;
@@ -109,6 +109,7 @@ impl Master {
         }
         let running = self.attempts.get_mut(&attempt)?;
         running.progress_ppm = said.progress_ppm.min(1_000_000);
+        running.counters = bounded_counters(said.counters.clone());
         if said.fetched && !running.fetched && task.stage == Stage::Reduce {
             running.fetched = true;
             let run = self.runs.get_mut(&task.job)?;
@@ -138,7 +139,19 @@ impl Master {
         let since = self.now.mono;
         let (fetched, reported, early, backup) = Default::default();
         let (worker, progress_ppm) = (id, 0);
-        let running = Running { task, epoch, worker, since, progress_ppm, fetched, reported, early, given_ms, backup };
+        let running = Running {
+            task,
+            epoch,
+            worker,
+            since,
+            progress_ppm,
+            fetched,
+            reported,
+            early,
+            given_ms,
+            backup,
+            counters: Vec::new(),
+        };
         self.begin(attempt, running);
         true
     }

@@ -4,7 +4,7 @@ use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::v1::{JobStatus, TaskCounts};
 
 use super::Master;
-use crate::control::limits::{FETCHED_PPM, WHOLE_PPM};
+use crate::control::limits::{COUNTERS, FETCHED_PPM, WHOLE_PPM};
 
 /// Parts in a million of a part of the work.
 fn scaled(ppm: u32, part: u32) -> u64 {
@@ -19,7 +19,7 @@ impl Master {
         let whole = |counts: &TaskCounts| u64::from(counts.done) * u64::from(WHOLE_PPM);
         let (mut mapped, mut fetched, mut reduced) = (whole(&maps), whole(&reduces), whole(&reduces));
         let attempts = self.runs.get(&job).map(|run| &run.attempts);
-        for ((stage, _), attempts) in attempts.into_iter().flatten() {
+        for ((stage, partition), attempts) in attempts.into_iter().flatten() {
             let counts = match stage {
                 wire::Stage::Reduce => &mut reduces,
                 wire::Stage::Map => &mut maps,
@@ -31,6 +31,15 @@ impl Master {
             let Some(furthest) = furthest.max_by_key(|running| (running.fetched, running.progress_ppm)) else {
                 continue;
             };
+            // Of a task that is done and runs again, what counted stays.
+            let counted = self.state.job(job).and_then(|job| job.facts(*stage, *partition)?.result.as_ref()).is_some();
+            for counter in furthest.counters.iter().filter(|_| !counted) {
+                let known = status.counters.contains_key(&counter.name) || status.counters.len() < COUNTERS;
+                if known {
+                    let sum = status.counters.entry(counter.name.clone()).or_default();
+                    *sum = sum.saturating_add(counter.value);
+                }
+            }
             let ppm = furthest.progress_ppm;
             if *stage == wire::Stage::Map {
                 mapped += u64::from(ppm);

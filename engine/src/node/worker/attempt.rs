@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::internal::v1::assignment::Kind;
@@ -17,6 +17,7 @@ use super::shuffle::Short;
 use super::{Inner, paths};
 use crate::control::commit;
 use crate::control::limits::{COUNTERS, ERROR_BYTES, FETCHED_PPM};
+use crate::data::output::lock;
 use crate::error::Error;
 use crate::job::{Context, Job, Observer, Options, Phase};
 use crate::node::env::Env;
@@ -69,6 +70,8 @@ fn counters(all: BTreeMap<String, u64>) -> Vec<wire::Counter> {
 struct Meter {
     log: Box<dyn Fn(&str) + Send + Sync>,
     progress: Arc<AtomicU32>,
+    counters: Arc<Mutex<Vec<wire::Counter>>>,
+    status: Mutex<Option<String>>,
     /// Where this stretch of the work begins and ends.
     share: (u32, u32),
     total: AtomicU64,
@@ -77,10 +80,11 @@ struct Meter {
 
 impl Meter {
     fn new<E: Env>(env: &E, controls: &Controls, share: (u32, u32)) -> Self {
-        let (total, done) = Default::default();
+        let (total, done, status) = Default::default();
         let (env, log) = (env.clone(), controls.log.clone());
         let log = Box::new(move |line: &str| log.say(env.wall_ms(), line));
-        Self { log, progress: controls.progress.clone(), share, total, done }
+        let (progress, counters) = (controls.progress.clone(), controls.counters.clone());
+        Self { log, progress, counters, status, share, total, done }
     }
 }
 
@@ -105,6 +109,17 @@ impl Observer for Meter {
 
     fn log(&self, _: &str, line: &str) {
         (self.log)(line);
+    }
+
+    fn so_far(&self, _: &str, counted: &BTreeMap<String, i64>, status: Option<&str>) {
+        let up = counted.iter().filter_map(|(name, n)| Some((name.clone(), u64::try_from(*n).ok()?)));
+        *lock(&self.counters) = counters(up.collect());
+        let status = status.map(String::from);
+        let mut last = lock(&self.status);
+        if status.is_some() && *last != status {
+            (self.log)(&format!("status: {}", status.as_deref().unwrap_or_default()));
+            *last = status;
+        }
     }
 }
 

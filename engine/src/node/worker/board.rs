@@ -5,8 +5,8 @@
 //! the way is said again by the next one, so nothing here depends on an answer having arrived.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gristmill_proto::internal::v1 as proto;
 
@@ -36,6 +36,8 @@ pub(crate) struct Controls {
     pub(crate) progress: Arc<AtomicU32>,
     /// All segments are here.
     pub(crate) fetched: Arc<AtomicBool>,
+    /// What user code has counted so far.
+    pub(crate) counters: Arc<Mutex<Vec<proto::Counter>>>,
     /// What the attempt says.
     pub(crate) log: TaskLog,
 }
@@ -118,6 +120,7 @@ impl Board {
             progress_ppm: attempt.controls.progress.load(Relaxed).min(1_000_000),
             fetched: attempt.controls.fetched.load(Relaxed),
             given_ms: attempt.given_ms,
+            counters: attempt.controls.counters.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         });
         let running: Vec<proto::Running> = running.collect();
         let reducing: BTreeSet<u64> = self.jobs_reducing();
