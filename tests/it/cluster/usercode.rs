@@ -366,3 +366,23 @@ fn a_task_is_done_again_here() {
     let done = cluster.ask(&format!("debug-task {job} map 1"));
     assert!(done.code == Some(3) && done.err.contains("put them back"), "{}", done.err);
 }
+
+#[test]
+fn what_a_task_counts_is_shown_while_it_runs() {
+    let mut cluster = cluster(1, 1, "--processes isolated");
+    let slow = "#!/bin/sh\necho reporter:counter:app,seen,3 >&2\necho reporter:status:half way >&2\nsleep 6\ncat\n";
+    cluster.folder.file("slow.sh", slow);
+    let job = cluster.submit("streaming -input books/0.txt -output out -mapper slow.sh -reducer NONE -file slow.sh");
+    let begun = Instant::now();
+    loop {
+        let shown = cluster.ask(&format!("job show {job}")).out;
+        assert!(!shown.contains("completed") && begun.elapsed() < Duration::from_secs(30), "{shown}");
+        if shown.contains("app:seen=3") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    cluster.complete(&job);
+    assert!(cluster.ask(&format!("job show {job}")).out.contains("app:seen=3"));
+    assert!(cluster.ask(&format!("job logs {job}")).out.contains("status: half way"));
+}
