@@ -60,6 +60,10 @@ mod streaming;
 #[cfg(feature = "wasm")]
 mod wasm;
 
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
+
 pub use clap;
 pub use gristmill_engine as engine;
 pub use gristmill_engine::app::{

@@ -250,3 +250,26 @@ impl std::io::Write for Framed<'_> {
         self.to.flush()
     }
 }
+
+/// Looks at bytes as at what an interpreter sends: batches of keys with their values, and keys.
+///
+/// # Panics
+/// When a key is not the same once it went there and back.
+#[cfg(feature = "fuzz")]
+#[expect(clippy::expect_used, reason = "this is how a fuzz target tells")]
+pub fn fuzz(bytes: &[u8]) {
+    let mut reader = marshal::Reader(bytes);
+    // Whatever it comes to: it ends, and within its bytes.
+    let _ = reader.groups(|key, n, values| {
+        assert!(key.len() <= bytes.len() && values.len() <= bytes.len() && n <= i32::MAX as usize);
+        Some(())
+    });
+    let (mut sorts, mut key, mut again) = (Vec::new(), Vec::new(), Vec::new());
+    if key::encode(bytes, &mut sorts).is_some() {
+        key::decode(&sorts, &mut key).expect("what was made of a key is one");
+        key::encode(&key, &mut again).expect("a key that came back is one");
+        assert_eq!(sorts, again, "the same key sorts the same");
+    }
+    // Segments are foreign bytes too.
+    let _ = key::decode(bytes, &mut Vec::new());
+}

@@ -126,3 +126,28 @@ impl Runner for Component {
         None
     }
 }
+
+/// Loads bytes as an app, and maps a little with it.
+#[cfg(feature = "fuzz")]
+pub fn fuzz(bytes: &[u8]) {
+    let limits = component::Limits { memory: 4 << 20, time: Duration::from_millis(500) };
+    let Ok(app) = App::load(bytes, limits) else { return };
+    let format = gristmill_engine::app::Format::Lines;
+    let attempt = Attempt {
+        job: "",
+        stage: Stage::Map,
+        task: 0,
+        number: 0,
+        split: None,
+        format,
+        maps: 1,
+        reduces: 2,
+        observer: &(),
+    };
+    let Ok(mut task) = Task::begin(&app, &attempt) else { return };
+    let mut out = Vec::new();
+    let mapped = task.exchange(b"one\ntwo\nthree\n", &mut out).and_then(|_| task.finish(&mut out));
+    if mapped.is_ok() {
+        assert!(gristmill_engine::runner::packed::each(&out, |_, _| ()).is_empty(), "what is handed on are pairs");
+    }
+}

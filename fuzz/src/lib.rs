@@ -19,5 +19,11 @@ pub mod segments;
 pub type Run = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Run); 4] =
-    [("chunks", chunks::run), ("decompress", decompress::run), ("flags", flags::run), ("segments", segments::run)];
+pub const TARGETS: [(&str, Run); 6] = [
+    ("chunks", chunks::run),
+    ("decompress", decompress::run),
+    ("flags", flags::run),
+    ("python", gristmill::fuzz::python),
+    ("segments", segments::run),
+    ("wasm", gristmill::fuzz::wasm),
+];

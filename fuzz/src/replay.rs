@@ -35,3 +35,13 @@ fn flags() {
 fn segments() {
     replay("segments");
 }
+
+#[test]
+fn python() {
+    replay("python");
+}
+
+#[test]
+fn wasm() {
+    replay("wasm");
+}

@@ -1,0 +1,5 @@
+//! libFuzzer over what `run python` is given by foreign code.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gristmill::fuzz::python(bytes));
