@@ -26,6 +26,8 @@ pub(crate) const NAME: &str = "wasm";
 
 /// No app is given more memory than this unless the user says so, in bytes.
 const MEMORY: u64 = 1 << 30;
+/// A worker compiles no larger app: what compiling takes is a multiple of it.
+const MOST_APP: u64 = 64 << 20;
 /// What a module can address.
 const MOST_MEMORY: u64 = 4 << 30;
 
@@ -66,6 +68,11 @@ fn job(flags: Flags, files: Files<'_>, memory: Option<u64>) -> Result<Box<dyn Jo
         Files::Elsewhere => None,
         Files::Copies(all) => Some(all.get(&*name).ok_or_else(|| format!("the job did not bring {name}"))?),
     };
+    if let (Some(path), Some(_)) = (path, memory)
+        && std::fs::metadata(path).is_ok_and(|file| file.len() > MOST_APP)
+    {
+        return Err(format!("{name} has more than {}, which is the most that a worker compiles", Size(MOST_APP)));
+    }
     let read = path.map_or(Ok(Vec::new()), std::fs::read);
     let bytes = read.map_err(|e| format!("cannot read {name}: {e}"))?;
     if let (Some(asked), Some(most)) = (flags.task_memory, memory)

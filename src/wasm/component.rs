@@ -1,5 +1,6 @@
 //! An app that was loaded: compiled, with what it may ask for, ready to be instantiated.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use gristmill_engine::runner::Counters;
 use wasmtime::component::{Component, InstancePre, Linker};
-use wasmtime::{Config, Engine, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder};
+use wasmtime::{Cache, CacheConfig, Config, Engine, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -122,7 +123,7 @@ impl App {
             _ => return Err("it is neither a component nor a module of WebAssembly".into()),
         };
         let mut config = Config::new();
-        config.epoch_interruption(true).wasm_component_model(true);
+        config.epoch_interruption(true).wasm_component_model(true).cache(cache());
         let engine = Engine::new(&config).map_err(failed)?;
         let component = Component::from_binary(&engine, bytes).map_err(failed)?;
         let mut linker: Linker<Held> = Linker::new(&engine);
@@ -166,6 +167,18 @@ impl App {
     pub(super) fn ticks(&self) -> u64 {
         (self.limits.time.as_millis() / TICK.as_millis()) as u64 + 1
     }
+}
+
+/// Compiled apps of earlier runs, where there is a place for them: an app of 18 MB, as interpreters have in them, takes 16 s
+/// to compile. What is kept is called by the digest of the app and of what compiled it, and is bounded (wasmtime's cache:
+/// 512 MiB, the oldest go first).
+fn cache() -> Option<Cache> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))?;
+    let mut config = CacheConfig::new();
+    config.with_directory(folder.is_absolute().then(|| folder.join("gristmill/wasm"))?);
+    // Without one, apps are compiled each time.
+    Cache::new(config).ok()
 }
 
 /// What apps may ask for.

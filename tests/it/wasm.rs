@@ -286,3 +286,46 @@ fn the_page_shows_the_world_as_it_is() {
     let page = std::fs::read_to_string(root.join("docs/wasm.md")).unwrap();
     assert!(page.contains(&std::fs::read_to_string(root.join("src/wasm/app.wit")).unwrap()));
 }
+
+/// Where Rust's target for WebAssembly is installed.
+#[test]
+fn the_example_in_rust_counts_words() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let mut library = std::process::Command::new("rustc");
+    library.args(["--print", "target-libdir", "--target", "wasm32-unknown-unknown"]).current_dir(root);
+    let library = library.output().map(|found| String::from_utf8_lossy(&found.stdout).trim().to_string());
+    if !library.is_ok_and(|library| std::path::Path::new(&library).is_dir()) {
+        return;
+    }
+    let f = folder(TEXT);
+    let target = f.path().join("target");
+    let made = std::process::Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+        .args(["build", "--release", "--locked", "--offline", "-p", "gristmill-guest", "--example", "wordcount"])
+        .args(["--target", "wasm32-unknown-unknown", "--target-dir"])
+        .arg(&target)
+        .current_dir(root)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let app = std::fs::read(target.join("wasm32-unknown-unknown/release/examples/wordcount.wasm")).unwrap();
+    let done = f.wasm(&app, &[]);
+    assert_eq!(done.out, COUNTS, "{}", done.err);
+    assert!(done.err.contains("wordcount:handed on "), "{}", done.err);
+    // A table that is full, combined pairs, and keys that go on from call to call.
+    let text: String =
+        (0..300_000u32).map(|n| format!("w{} same\n", n.wrapping_mul(2_654_435_761) % 150_000)).collect();
+    f.file("in", &text);
+    let done = f.wasm(&app, &["-o", "out", "--reducers", "2"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let native =
+        f.command(program()).args(["run", "wordcount", "in", "-o", "ref", "--reducers", "2"]).output().unwrap();
+    assert!(native.status.success());
+    let lines = |folder: &str| {
+        let mut all: Vec<String> = (0..2)
+            .flat_map(|n| f.read(&format!("{folder}/part-0000{n}")).lines().map(String::from).collect::<Vec<_>>())
+            .collect();
+        all.sort();
+        all
+    };
+    assert!(lines("out") == lines("ref"));
+}
