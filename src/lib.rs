@@ -43,7 +43,7 @@
 //! `gristmill::main(gristmill::apps::all().into_iter().chain([…]))`. To run jobs without a command line, use
 //! [`engine::job`].
 
-// Two exceptions: `cli::closed` and `process::child`.
+// Three exceptions: `cli::closed`, `process::child` and `wasm::pages`.
 #![deny(unsafe_code)]
 
 mod cli;

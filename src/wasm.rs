@@ -5,6 +5,7 @@
 //! counts it. Source of the format: the component model's `Explainer.md` and `CanonicalABI.md`.
 
 mod component;
+mod pages;
 mod session;
 
 use std::path::PathBuf;
@@ -14,10 +15,10 @@ use std::time::Duration;
 use gristmill_engine::error::Error;
 use gristmill_engine::job::{Context, Job};
 use gristmill_engine::registry::{Entry, Files};
-use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage};
+use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage, Trouble};
 
 use crate::cli::memory;
-use crate::cli::sizes::Size;
+use crate::cli::sizes::{self, Size};
 use component::App;
 use session::Task;
 
@@ -28,6 +29,8 @@ pub(crate) const NAME: &str = "wasm";
 const MEMORY: u64 = 1 << 30;
 /// A worker compiles no larger app: what compiling takes is a multiple of it.
 const MOST_APP: u64 = 64 << 20;
+/// Seconds that a call may take on a worker, at the most.
+const MOST_TIME: u64 = 240;
 /// What a module can address.
 const MOST_MEMORY: u64 = 4 << 30;
 
@@ -58,31 +61,35 @@ struct Flags {
 pub(crate) fn entry(memory: Option<u64>) -> Entry {
     let build = move |flags: Flags, files: Files<'_>| job(flags, files, memory);
     let named = |flags: &Flags| Ok(vec![flags.app.to_string_lossy().into_owned()]);
-    Entry::with_files::<Flags>(NAME, build, named).with_example("app.wasm books/ -o out/")
+    Entry::with_code::<Flags>(NAME, build, named).with_example("app.wasm books/ -o out/")
 }
 
-fn job(flags: Flags, files: Files<'_>, memory: Option<u64>) -> Result<Box<dyn Job>, String> {
+fn job(flags: Flags, files: Files<'_>, most: Option<u64>) -> Result<Box<dyn Job>, String> {
     let name = flags.app.to_string_lossy();
     let path = match files {
         Files::Here => Some(&flags.app),
         Files::Elsewhere => None,
         Files::Copies(all) => Some(all.get(&*name).ok_or_else(|| format!("the job did not bring {name}"))?),
     };
-    if let (Some(path), Some(_)) = (path, memory)
+    if let (Some(path), Some(_)) = (path, most)
         && std::fs::metadata(path).is_ok_and(|file| file.len() > MOST_APP)
     {
         return Err(format!("{name} has more than {}, which is the most that a worker compiles", Size(MOST_APP)));
     }
     let read = path.map_or(Ok(Vec::new()), std::fs::read);
     let bytes = read.map_err(|e| format!("cannot read {name}: {e}"))?;
-    if let (Some(asked), Some(most)) = (flags.task_memory, memory)
-        && asked.0 > most
-    {
-        let most = Size(most);
-        return Err(format!("--task-memory {asked} is more than the {most} that this worker has for a task's code"));
+    if let Some(most) = most {
+        sizes::within("--task-memory", flags.task_memory, Size(most))?;
+        if flags.timeout > MOST_TIME {
+            // A call cannot be ended from outside: who cancels a job waits for it, and so does a worker that is drained.
+            return Err(format!(
+                "--timeout {} is more than the {MOST_TIME} s that a call may take on a cluster",
+                flags.timeout
+            ));
+        }
     }
     let reduces = if flags.map_only { Reduces::None } else { Reduces::Code };
-    let component = Component { bytes, flags, memory, app: OnceLock::new() };
+    let component = Component { bytes, flags, memory: most, app: OnceLock::new() };
     Ok(Box::new(RunnerJob::new(Box::new(component), Shape::Packed, reduces, None, false)))
 }
 
@@ -117,12 +124,12 @@ impl Runner for Component {
         self.flags.attempts
     }
 
-    /// What an instance holds, and what a task hands on of it, are a part of what it reads.
-    fn least_split(&self) -> u64 {
-        32 << 20
+    /// Few tasks: what an instance holds, and what it hands on of that, is the less the more it has read.
+    fn split_bytes(&self, all: u64, threads: u64) -> u64 {
+        (all / threads).clamp(4 << 20, 256 << 20)
     }
 
-    fn begin<'r>(&'r self, attempt: &Attempt<'r>) -> Result<Box<dyn Session + 'r>, Failed> {
+    fn begin<'r>(&'r self, attempt: &Attempt<'r>) -> Result<Box<dyn Session + 'r>, Trouble> {
         let failed = |what: String| Failed { what, words: Vec::new() };
         let app = self.app.get().ok_or_else(|| failed("it is not loaded".into()))?;
         Ok(Box::new(Task::begin(app, attempt)?))
@@ -145,6 +152,7 @@ pub fn fuzz(bytes: &[u8]) {
         stage: Stage::Map,
         task: 0,
         number: 0,
+        id: 0,
         split: None,
         format,
         maps: 1,

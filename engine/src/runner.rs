@@ -30,6 +30,7 @@ use std::fmt;
 use std::io::Write;
 use std::path::Path;
 
+pub use attempt::Trouble;
 pub use job::{Reduces, RunnerJob};
 pub use keys::{Comparator, KeySpec, Partition};
 pub use text::{Between, Fed, Fields, Shape, Text, Written};
@@ -79,8 +80,10 @@ pub struct Attempt<'a> {
     pub stage: Stage,
     /// Number of the task among those that map, or of the part.
     pub task: u32,
-    /// How often it was tried before.
+    /// How often it was tried before, on this machine.
     pub number: u32,
+    /// Its number among all attempts at the task.
+    pub id: u32,
     /// What is mapped.
     pub split: Option<SplitOf<'a>>,
     /// What records of the input are. Mappers of text are given lines. Others are given lines as the input has them, or each
@@ -127,17 +130,18 @@ pub trait Runner: Send + Sync {
     /// How often a task may be tried, at least once.
     fn attempts(&self, stage: Stage) -> u32;
 
-    /// Bytes of input that a map task on one machine has at least, where there are as many: below, what a task costs by itself
-    /// would weigh too much.
-    fn least_split(&self) -> u64 {
-        4 << 20
+    /// Bytes of input that a map task on one machine has, where there are so many in all and so many threads: what a task costs
+    /// by itself should not weigh much, nor doing one again.
+    fn split_bytes(&self, all: u64, threads: u64) -> u64 {
+        let _ = threads;
+        (all / 32).clamp(4 << 20, 64 << 20)
     }
 
     /// Begins an attempt.
     ///
     /// # Errors
-    /// When the code cannot be begun. That counts as an attempt.
-    fn begin<'r>(&'r self, attempt: &Attempt<'r>) -> Result<Box<dyn Session + 'r>, Failed>;
+    /// When the code cannot be begun, which counts as an attempt, or the machine has not what it takes.
+    fn begin<'r>(&'r self, attempt: &Attempt<'r>) -> Result<Box<dyn Session + 'r>, Trouble>;
 
     /// Keeps what is needed to do a failed attempt again by hand, and gives the command for it. `input` writes what the
     /// code was given.

@@ -42,16 +42,33 @@ static void *gm_keep(size_t n) {
 
 static void gm_copy(void *to, const void *from, size_t n) { __builtin_memcpy(to, from, n); }
 
-/* Appends bytes. */
-static void gm_put(gm_output *out, const void *bytes, size_t n) {
+/* The same for few bytes: without a call. */
+__attribute__((no_builtin)) static inline void gm_copy_few(void *to, const void *from, size_t n) {
+  char *t = to;
+  const char *f = from;
+  for (; n >= 8; t += 8, f += 8, n -= 8) __builtin_memcpy(t, f, 8);
+  for (; n; n--) *t++ = *f++;
+}
+
+/* Makes room for n bytes more. */
+static void gm_room(gm_output *out, size_t n) {
   if (out->len + n > out->room) {
-    size_t room = (out->len + n) * 2 + 4096;
+    size_t room = out->len ? (out->len + n) * 2 : n;
     uint8_t *at = gm_alloc(room);
     gm_copy(at, out->at, out->len);
     out->at = at;
     out->room = room;
   }
-  gm_copy(out->at + out->len, bytes, n);
+}
+
+/* Appends bytes. */
+static void gm_put(gm_output *out, const void *bytes, size_t n) {
+  gm_room(out, n);
+  if (n < 64) {
+    gm_copy_few(out->at + out->len, bytes, n);
+  } else {
+    gm_copy(out->at + out->len, bytes, n);
+  }
   out->len += n;
 }
 

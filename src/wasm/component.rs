@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use gristmill_engine::runner::Counters;
 use wasmtime::component::{Component, InstancePre, Linker};
-use wasmtime::{Cache, CacheConfig, Config, Engine, ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder};
+use wasmtime::{Cache, CacheConfig, Config, Engine, ResourceLimiter, Store};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
+
+use super::pages::HugePages;
 
 /// What apps export, and may ask for.
 pub(super) const WIT: &str = include_str!("app.wit");
@@ -21,6 +23,8 @@ const NEEDED: &str = "map";
 /// What it can do without.
 const OPTIONAL: [&str; 4] = ["begin", "combine", "reduce", "finish"];
 
+/// Entries that the tables of an instance may have.
+const ENTRIES: usize = 1 << 20;
 /// How often time is looked at.
 const TICK: Duration = Duration::from_millis(20);
 /// Counters that a task may have, and bytes of their names.
@@ -44,7 +48,10 @@ pub(super) struct Held {
     /// Lines that nobody has taken yet.
     pub(super) lines: Vec<String>,
     said: usize,
-    limits: StoreLimits,
+    /// Bytes of all memories, and the most that there may be.
+    memory: (usize, usize),
+    /// Entries of all tables.
+    entries: usize,
     /// Bytes that it wanted and did not get.
     pub(super) denied: Option<usize>,
 }
@@ -73,24 +80,34 @@ impl Held {
 }
 
 impl ResourceLimiter for Held {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let granted = self.limits.memory_growing(current, desired, maximum)?;
-        if !granted {
-            self.denied = Some(desired);
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let (held, most) = self.memory;
+        let wanted = held.saturating_sub(current).saturating_add(desired);
+        let granted = wanted <= most;
+        if granted {
+            self.memory.0 = wanted;
+        } else {
+            self.denied = Some(wanted);
         }
         Ok(granted)
     }
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        self.limits.table_growing(current, desired, maximum)
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let wanted = self.entries.saturating_sub(current).saturating_add(desired);
+        let granted = wanted <= ENTRIES;
+        if granted {
+            self.entries = wanted;
+        }
+        Ok(granted)
     }
+    // A component of several modules has an instance for each, and one for what adapts them.
     fn instances(&self) -> usize {
-        self.limits.instances()
+        64
     }
     fn tables(&self) -> usize {
-        self.limits.tables()
+        64
     }
     fn memories(&self) -> usize {
-        self.limits.memories()
+        4
     }
 }
 
@@ -123,7 +140,9 @@ impl App {
             _ => return Err("it is neither a component nor a module of WebAssembly".into()),
         };
         let mut config = Config::new();
-        config.epoch_interruption(true).wasm_component_model(true).cache(cache());
+        config.wasm_component_model(true).epoch_interruption(true).cache(cache());
+        // What an instance begins with is copied into its memory: only pages of its own are huge.
+        config.with_host_memory(Arc::new(HugePages)).memory_init_cow(false);
         let engine = Engine::new(&config).map_err(failed)?;
         let component = Component::from_binary(&engine, bytes).map_err(failed)?;
         let mut linker: Linker<Held> = Linker::new(&engine);
@@ -146,15 +165,13 @@ impl App {
     /// Memory and all else for an instance.
     pub(super) fn store(&self) -> Store<Held> {
         let most = usize::try_from(self.limits.memory).unwrap_or(usize::MAX);
-        // A component of several modules has an instance for each, and one for what adapts them.
-        let limits =
-            StoreLimitsBuilder::new().memory_size(most).table_elements(1 << 20).instances(64).tables(64).memories(4);
         let held = Held {
             counters: Counters::new(),
             status: None,
             lines: Vec::new(),
             said: 0,
-            limits: limits.build(),
+            memory: (0, most),
+            entries: 0,
             denied: None,
         };
         let mut store = Store::new(&self.engine, held);

@@ -117,6 +117,17 @@ impl<'t> Task<'t> {
         returned.map_err(|what| failed(format!("{name} failed: {}", one_line(&what))))
     }
 
+    /// Where in the input the batch at hand ends, if it does: with the first record that ends at or behind its size, however
+    /// the input comes.
+    fn batch_end(&self, input: &[u8]) -> Option<usize> {
+        if !self.lines {
+            // Framed records are given whole, one at a time.
+            return (self.batch.len() + input.len() >= BATCH).then_some(input.len());
+        }
+        let from = (BATCH - 1).saturating_sub(self.batch.len());
+        Some(from + memchr::memchr(b'\n', input.get(from..)?)? + 1)
+    }
+
     fn map(&mut self, records: &[u8], out: &mut Vec<u8>) -> Result<(), Failed> {
         let pairs = self.bytes("map", records)?;
         self.done += records.len() as u64;
@@ -126,7 +137,7 @@ impl<'t> Task<'t> {
     /// Takes pairs that were mapped.
     fn mapped(&mut self, pairs: Vec<u8>, out: &mut Vec<u8>) -> Result<(), Failed> {
         if self.parts == 0 || !self.app.has_combine {
-            return self.hand_on(&pairs, out);
+            return self.hand_on(pairs, out);
         }
         self.pairs.extend_from_slice(&pairs);
         if self.pairs.len() > COMBINED { self.combine(out) } else { Ok(()) }
@@ -142,16 +153,23 @@ impl<'t> Task<'t> {
         let mut sorted = Vec::with_capacity(pairs.len());
         all.iter().for_each(|(key, value)| pack(key, value, &mut sorted));
         let combined = self.bytes("combine", &sorted)?;
-        self.hand_on(&combined, out)
+        self.hand_on(combined, out)
     }
 
     /// Gives pairs to the job: with the number of their part, or as lines if they are the output.
-    fn hand_on(&self, pairs: &[u8], out: &mut Vec<u8>) -> Result<(), Failed> {
-        if self.parts == 0 {
-            return each(pairs, |key, value| line(key, value, out));
+    fn hand_on(&self, pairs: Vec<u8>, out: &mut Vec<u8>) -> Result<(), Failed> {
+        match self.parts {
+            0 => return each(&pairs, |key, value| line(key, value, out)),
+            // The number of the only part takes no bytes.
+            1 if out.is_empty() => {
+                each(&pairs, |_, _| ())?;
+                *out = pairs;
+                return Ok(());
+            }
+            _ => {}
         }
         let mut numbered = Vec::new();
-        each(pairs, |key, value| {
+        each(&pairs, |key, value| {
             numbered.clear();
             packed::number(packed::part_of(key, self.parts), self.parts, &mut numbered);
             numbered.extend_from_slice(key);
@@ -183,59 +201,76 @@ impl<'t> Task<'t> {
         Ok(())
     }
 
-    /// Takes a pair to be reduced.
-    fn add(&mut self, key: &[u8], value: &[u8], out: &mut Vec<u8>) -> Result<(), Failed> {
-        let same = !self.batch.is_empty() && self.last.0 == key;
-        if self.batch.len() > REDUCED {
-            // Keys are whole where they can be: those before the last one are.
-            let rest = if same { self.batch.split_off(self.last.1) } else { Vec::new() };
-            if self.batch.is_empty() {
-                self.batch = rest;
-                self.reduce(true, out)?;
-            } else {
-                self.reduce(false, out)?;
-                self.batch = rest;
+    /// Takes pairs to be reduced, whole ones.
+    fn add(&mut self, pairs: &[u8], out: &mut Vec<u8>) -> Result<(), Failed> {
+        let (last, mut done) = (std::mem::take(&mut self.last.0), Ok(()));
+        // Where those begin that are not in the batch, where the pair at hand does, and the key before it.
+        let (mut from, mut at, mut before) = (0, 0, &last[..]);
+        packed::each(pairs, |key, value| {
+            if done.is_err() {
+                return;
             }
-            self.last.1 = 0;
+            let same = key == before && self.batch.len() + at > from;
+            if self.batch.len() + at - from > REDUCED {
+                self.batch.extend_from_slice(&pairs[from..at]);
+                from = at;
+                self.last.0 = before.into();
+                done = self.reduce_most(same, out);
+            }
+            if !same {
+                self.last.1 = self.batch.len() + at - from;
+                before = key;
+            }
+            at += packed::HEAD + key.len() + value.len();
+        });
+        self.batch.extend_from_slice(&pairs[from..]);
+        self.last.0 = before.into();
+        done
+    }
+
+    /// Reduces a batch that is large enough. Keys are whole where they can be: those before the last one are, of which more may
+    /// come.
+    fn reduce_most(&mut self, more: bool, out: &mut Vec<u8>) -> Result<(), Failed> {
+        let rest = if more { self.batch.split_off(self.last.1) } else { Vec::new() };
+        if self.batch.is_empty() {
+            self.batch = rest;
+            self.reduce(true, out)?;
+        } else {
+            self.reduce(false, out)?;
+            self.batch = rest;
         }
-        if !same {
-            self.last.0.clear();
-            self.last.0.extend_from_slice(key);
-            self.last.1 = self.batch.len();
-        }
-        pack(key, value, &mut self.batch);
+        self.last.1 = 0;
         Ok(())
     }
 }
 
 impl Session for Task<'_> {
     fn exchange(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Failed> {
-        self.taken += input.len() as u64;
         if self.stage == Stage::Reduce {
+            self.taken += input.len() as u64;
             let mut records = std::mem::take(&mut self.records);
-            let done = records.push_each(input, |key, value| self.add(key, value, out));
+            let done = records.push(input, |pairs| self.add(pairs, out));
             self.records = records;
             return done.map(|()| input.len());
         }
-        // Records that stand whole in the input are mapped where they are.
-        let mut held = std::mem::take(&mut self.batch);
-        let bytes = if held.is_empty() {
-            input
-        } else {
-            held.extend_from_slice(input);
-            &held
-        };
-        let mut rest = bytes;
-        while let Some(n) = batch_of(rest, self.lines) {
-            let (batch, after) = rest.split_at(n);
-            self.map(batch, out)?;
-            rest = after;
+        // One batch and no more: in between it is looked whether the job goes on, and what came of it is handed on.
+        let end = self.batch_end(input);
+        let n = end.unwrap_or(input.len());
+        self.taken += n as u64;
+        if end.is_some() && self.batch.is_empty() {
+            self.map(&input[..n], out)?;
+            return Ok(n);
         }
-        self.batch = rest.to_vec();
-        if self.batch.len() > LONGEST {
+        self.batch.extend_from_slice(&input[..n]);
+        if end.is_some() {
+            let mut batch = std::mem::take(&mut self.batch);
+            self.map(&batch, out)?;
+            batch.clear();
+            self.batch = batch;
+        } else if self.batch.len() > LONGEST {
             return Err(failed(format!("a record of its input has more than {} MiB", LONGEST >> 20)));
         }
-        Ok(input.len())
+        Ok(n)
     }
 
     fn finish(&mut self, out: &mut Vec<u8>) -> Result<Option<Counters>, Failed> {
@@ -270,19 +305,6 @@ impl Session for Task<'_> {
     fn unread(&self) -> u64 {
         self.taken - self.done.min(self.taken)
     }
-}
-
-/// Bytes of the next batch, if it is there: it ends with the first record that ends at or behind its size, however the input
-/// comes.
-fn batch_of(bytes: &[u8], lines: bool) -> Option<usize> {
-    if lines {
-        return Some(BATCH + memchr::memchr(b'\n', bytes.get(BATCH - 1..)?)?);
-    }
-    let mut at = 0;
-    while at < BATCH {
-        at += 4 + u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize;
-    }
-    (at <= bytes.len()).then_some(at)
 }
 
 /// Calls `f` with each of the pairs that an app returned.
@@ -325,7 +347,12 @@ fn failure(app: &App, store: &Store<Held>, e: &wasmtime::Error, name: &str) -> F
             format!("{name} wanted {} of memory and may use {most} (--task-memory){trap}", Size(wanted as u64))
         }
         (Some(trap), None) => format!("{name} trapped: {trap}"),
-        (None, None) => format!("{name}: {}", one_line(&format!("{:#}", e))),
+        (None, None) => {
+            let what = one_line(&format!("{e:#}"));
+            // Its type is not public.
+            let much = if what.contains("hostcall") { "; a call may return 128 MiB" } else { "" };
+            format!("{name}: {what}{much}")
+        }
     };
     let status = held.status.as_ref().map_or(String::new(), |status| format!(" (its last status: {status})"));
     Failed { what: what + &status, words: Vec::new() }

@@ -162,6 +162,20 @@ fn an_app_that_misbehaves_is_ended_with_its_task() {
         assert!(done.err.contains("map task 0 failed") && done.err.contains(message), "{body}: {}", done.err);
         assert!(done.err.len() < 100_000, "{} bytes", done.err.len());
     }
+    // All memories of an instance are one.
+    let two = module(
+        r#"(memory $other 1)
+        (func (export "map") (param $at i32) (param $len i32) (result i32)
+            (if (i32.eq (i32.const -1) (memory.grow $other (i32.const 150))) (then (return (i32.const 0))))
+            (call $return (i32.const 0) (call $alloc (i32.const 9000000)) (i32.const 0)))"#,
+    );
+    let done = f.wasm(&two, &["--attempts", "1", "--task-memory", "16MiB"]);
+    assert!(done.err.contains("map wanted 18 MiB of memory and may use 16 MiB"), "{}", done.err);
+    assert_eq!(f.wasm(&two, &["--task-memory", "20MiB"]).code, Some(0));
+    // What it returns is held by the program as well.
+    let much = map("(call $return (i32.const 0) (call $alloc (i32.const 200000000)) (i32.const 200000000))");
+    let done = f.wasm(&much, &["--attempts", "1", "--task-memory", "1GiB"]);
+    assert!(done.err.contains("a call may return 128 MiB"), "{}", done.err);
     // Calls without end.
     let deep = module(
         r#"(func $deep (param i32) (result i32) (i32.add (i32.const 1) (call $deep (local.get 0))))

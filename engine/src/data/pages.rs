@@ -57,6 +57,17 @@ impl<T> Pages<T> {
         Self { start: start.cast(), len, ground: Ground::Mapped(map), owns: PhantomData }
     }
 
+    /// Makes the pages, for who looks into all of them before anything is written: the system answers a read with a page of
+    /// zeros that all share, makes another when that is written, and has to stop all threads to exchange them.
+    pub(crate) fn touch(&mut self) {
+        if let Ground::Mapped(_) = self.ground {
+            for at in (0..self.bytes()).step_by(HUGE) {
+                // SAFETY: within the memory, whose bytes are zero already.
+                unsafe { self.start.cast::<u8>().add(at).write_volatile(0) }
+            }
+        }
+    }
+
     pub(crate) fn as_ptr(&self) -> *mut T {
         self.start
     }

@@ -126,15 +126,9 @@ impl<S: Copy> Table<S> {
 
     fn with(homes: usize, slack: usize, seed: Seed) -> Self {
         let homes = homes.max(SMALLEST).next_power_of_two();
-        Self {
-            entries: Pages::zeroed(homes + slack),
-            homes,
-            slack,
-            shift: u64::BITS - homes.trailing_zeros(),
-            used: 0,
-            keys: Arena::default(),
-            seed,
-        }
+        let mut entries = Pages::zeroed(homes + slack);
+        entries.touch();
+        Self { entries, homes, slack, shift: u64::BITS - homes.trailing_zeros(), used: 0, keys: Arena::default(), seed }
     }
 
     /// Bytes of memory, if the table had `homes` homes.

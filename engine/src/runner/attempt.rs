@@ -12,11 +12,18 @@ use crate::job::Context;
 const BLOCK: usize = 256 << 10;
 
 /// What ends an attempt early.
-pub(crate) enum Trouble {
+#[derive(Debug)]
+pub enum Trouble {
     /// The code failed: it may be tried again.
     Code(Failed),
     /// Anything else: the job fails.
     Job(Error),
+}
+
+impl From<Failed> for Trouble {
+    fn from(failed: Failed) -> Self {
+        Self::Code(failed)
+    }
 }
 
 impl From<Error> for Trouble {
@@ -31,6 +38,8 @@ pub(crate) struct Work<'w> {
     context: &'w Context<'w>,
     /// The job has failed elsewhere.
     halt: &'w AtomicBool,
+    /// Told how many bytes the code was given in all.
+    progress: &'w dyn Fn(u64),
     out: Vec<u8>,
     /// Bytes of a line whose end was not written yet; `None` for what is no text.
     line: Option<usize>,
@@ -47,13 +56,13 @@ impl<'w> Work<'w> {
     pub(crate) fn begin(
         runner: &'w dyn Runner,
         attempt: &Attempt<'w>,
-        (context, halt): (&'w Context<'w>, &'w AtomicBool),
+        (context, halt, progress): (&'w Context<'w>, &'w AtomicBool, &'w dyn Fn(u64)),
         shape: &Shape,
     ) -> Result<Self, Trouble> {
-        let session = runner.begin(attempt).map_err(Trouble::Code)?;
+        let session = runner.begin(attempt)?;
         let line = matches!(shape, Shape::Text(_)).then_some(0);
         let task = attempt.to_string();
-        Ok(Self { session, context, halt, out: Vec::new(), line, given: 0, task, told: Default::default() })
+        Ok(Self { session, context, halt, progress, out: Vec::new(), line, given: 0, task, told: Default::default() })
     }
 
     /// Tells what is new to those who watch.
@@ -96,6 +105,7 @@ impl<'w> Work<'w> {
             self.given += n as u64;
             bytes = &bytes[n..];
             self.tell();
+            (self.progress)(self.given);
             self.hand_on(BLOCK, take)?;
         }
         Ok(())
@@ -145,6 +155,7 @@ pub(crate) fn until_done<'r, T>(
             Err(Trouble::Code(failed)) => failed,
         };
         attempt.number += 1;
+        attempt.id = attempt.id.wrapping_add(1);
         if attempt.number < most {
             let words = failed.words.last().map_or(String::new(), |last| format!("; its last words: {last}"));
             let Failed { what, .. } = &failed;

@@ -1,5 +1,6 @@
 //! The input of a job as its mappers leave it: each unit is a split that went through a mapper, and through a combiner.
 
+use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -49,9 +50,9 @@ pub(crate) struct Shared<'f> {
 
 impl<'f> Shared<'f> {
     pub(crate) fn attempt(&self, stage: Stage, task: u32, split: Option<SplitOf<'f>>) -> Attempt<'f> {
-        let Which { job, maps, reduces, .. } = self.which;
+        let Which { job, maps, reduces, attempt: id, .. } = self.which;
         let format = self.format();
-        Attempt { job, stage, task, number: 0, split, format, maps, reduces, observer: self.context.observer }
+        Attempt { job, stage, task, number: 0, id, split, format, maps, reduces, observer: self.context.observer }
     }
 
     /// How often a task is tried here.
@@ -84,7 +85,7 @@ impl<'f> Shared<'f> {
         let mut written = self.spool();
         let once = |attempt: &Attempt<'f>, place: &mut String| {
             written.clear();
-            let mut work = Work::begin(self.runner, attempt, (self.context, self.halt), self.shape)?;
+            let mut work = Work::begin(self.runner, attempt, (self.context, self.halt, &|_| ()), self.shape)?;
             let mut failed = None;
             let fed = input.blocks(|block| {
                 let given = work.give(block, &mut |bytes| written.write(bytes));
@@ -255,13 +256,24 @@ impl<'f> Mapped<'f> {
         let shared = &self.shared;
         let attempt = shared.attempt(Stage::Map, shared.which.number + n, Some(of));
         let mut written = shared.spool();
-        let again = std::cell::RefCell::new(Loader::default());
+        let again = RefCell::new(Loader::default());
+        // Where the stretch at hand begins in the split, the bytes given before it, and how much was told.
+        let (at, told) = (Cell::new((0, 0)), Cell::new(0));
+        let progress = |given: u64| {
+            let (start, before) = at.get();
+            let more = (start + given - before).saturating_sub(told.get());
+            told.set(told.get() + more);
+            shared.context.observer.advance(more);
+        };
         let once = |attempt: &Attempt<'f>, place: &mut String| {
             written.clear();
-            let mut work = Work::begin(shared.runner, attempt, (shared.context, shared.halt), shared.shape)?;
+            at.set((0, 0));
+            let to = (shared.context, shared.halt, &progress as &dyn Fn(u64));
+            let mut work = Work::begin(shared.runner, attempt, to, shared.shape)?;
             let (mut failed, mut base) = (None, (of.start, 0));
             let read = self.lines(n, loader, &mut |offset, bytes| {
                 base = (offset, work.given());
+                at.set((offset.saturating_sub(of.start), work.given()));
                 let given = work.give(bytes, &mut |bytes| written.write(bytes));
                 given.map_err(|trouble| aside(trouble, &mut failed))
             });
@@ -288,7 +300,7 @@ impl<'f> Mapped<'f> {
         let (read, counters) = until_done(shared.runner, (attempt, most), once, again)?;
         shared.count(counters);
         self.read.fetch_add(read, Ordering::Relaxed);
-        shared.context.observer.advance(read);
+        shared.context.observer.advance(read.saturating_sub(told.get()));
         Ok(written)
     }
 

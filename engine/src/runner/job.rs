@@ -22,9 +22,6 @@ use crate::local::{Outputs, Run, check_limit};
 use crate::scratch::{Folder, Scratch};
 use crate::task::{MapOutput, MapTask, Object, Objects, PartOutput, ReduceTask, TaskPlan, Which, plan};
 
-/// A map task on one machine is for a 32nd of the input, and no more bytes than this: doing it again is then not much.
-const MOST_SPLIT: u64 = 64 << 20;
-
 /// What happens to what mappers wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduces {
@@ -100,10 +97,13 @@ impl RunnerJob {
 /// What all machines do alike.
 impl RunnerJob {
     /// Bytes of a map task on one machine.
-    fn split_bytes(&self, sources: &Sources) -> u64 {
-        let share = (sources.known_bytes() / 32).clamp(self.runner.least_split(), MOST_SPLIT);
+    fn split_bytes(&self, sources: &Sources, threads: usize) -> u64 {
+        let (all, threads) = (sources.known_bytes(), threads.max(1) as u64);
+        let tasks = all.div_ceil(self.runner.split_bytes(all, threads).max(1)).max(1);
+        // As many as all threads have done at the same time.
+        let tasks = if tasks < threads { tasks } else { tasks.next_multiple_of(threads) };
         // A job that only maps has a part for each task.
-        share.max(sources.known_bytes() / u64::from(MAX_PARTS / 2))
+        all.div_ceil(tasks.min(u64::from(MAX_PARTS / 2))).max(1)
     }
 
     /// What brings keys together, in so many parts.
@@ -189,7 +189,7 @@ impl Job for RunnerJob {
     fn plan(&self, inputs: &[Input], options: &Options, threads: usize) -> Result<Plan, Error> {
         self.check(options)?;
         let sources = Sources::new(inputs.to_vec(), self.format(options), options.chunk, options.isa)?;
-        let units = sources.splits(self.split_bytes(&sources)).len() as u64;
+        let units = sources.splits(self.split_bytes(&sources, threads)).len() as u64;
         Ok(Plan {
             inputs: inputs.len(),
             input_bytes: sources.known_bytes(),
@@ -215,7 +215,7 @@ impl Job for RunnerJob {
         self.check(options)?;
         let mut sources = Sources::new(inputs, self.format(options), options.chunk, options.isa)?;
         sources.release = sources.mapped_bytes() > options.memory / 4;
-        let splits = sources.splits(self.split_bytes(&sources));
+        let splits = sources.splits(self.split_bytes(&sources, context.exec.threads()));
         let parts = match self.reduces {
             Reduces::None if splits.len() > MAX_PARTS as usize => {
                 let message = format!("{} inputs would make as many parts, which may be {MAX_PARTS}", splits.len());
@@ -248,6 +248,7 @@ impl Job for RunnerJob {
             which: Which {
                 job: "",
                 number: 0,
+                attempt: 0,
                 maps: splits.len() as u32,
                 reduces: if self.reduces == Reduces::None { 0 } else { parts as u32 },
                 keep: true,
@@ -270,10 +271,6 @@ impl Job for RunnerJob {
             context.observer.note(&format!("the output is complete; the one it replaced cannot be removed: see {old}"));
         }
         Ok(report)
-    }
-
-    fn brings_code(&self) -> bool {
-        true
     }
 
     fn attempts(&self) -> Option<u32> {

@@ -7,7 +7,7 @@
 use super::keys;
 
 /// Bytes before a record.
-const HEAD: usize = 8;
+pub const HEAD: usize = 8;
 
 /// The part of a key by its bytes: the same for the same key, whoever asks.
 pub fn part_of(key: &[u8], parts: u32) -> u32 {

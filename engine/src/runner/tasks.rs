@@ -93,8 +93,19 @@ fn whole<T>(made: Result<T, Error>, file: &str, scratch: &dyn Scratch) -> Result
     made
 }
 
-fn bytes_of(task: MapTask<'_>) -> u64 {
-    task.ranges.iter().map(|range| range.end - range.start).sum()
+/// Does something with the feed of a task that maps.
+fn mapping<T>(
+    job: &RunnerJob,
+    task: MapTask<'_>,
+    objects: &dyn Objects,
+    (scratch, options, context): (&Arc<dyn Scratch>, &Options, &Context<'_>),
+    then: impl FnOnce(&Setting<'_>, &Mapped<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let setting = Setting::new(job, scratch, options, context)?;
+    let input = setting.input(task, objects)?;
+    let splits = OfTask(&input, task.ranges);
+    context.observer.phase(Phase::Map, task.ranges.iter().map(|range| range.end - range.start).sum());
+    then(&setting, &Mapped::new(setting.shared(task.which), &splits))
 }
 
 /// A task that maps, into segments.
@@ -106,17 +117,14 @@ pub(super) fn map(
     options: &Options,
     context: &Context<'_>,
 ) -> Result<MapOutput, Error> {
-    let setting = Setting::new(job, scratch, options, context)?;
-    let input = setting.input(task, objects)?;
-    let splits = OfTask(&input, task.ranges);
-    let feed = Mapped::new(setting.shared(task.which), &splits);
-    let observer = ButProgress::of(context.observer);
-    context.observer.phase(Phase::Map, bytes_of(task));
-    let inner = Context { exec: context.exec, observer: &observer, stop: context.stop };
-    let mut made = task::map_feed(&job.pairs(task.parts), task, &feed, scratch, &job.left(options), &inner)?;
-    made.input_bytes = feed.bytes();
-    made.counters.extend(setting.counted());
-    Ok(made)
+    mapping(job, task, objects, (scratch, options, context), |setting, feed| {
+        let observer = ButProgress::of(context.observer);
+        let inner = Context { exec: context.exec, observer: &observer, stop: context.stop };
+        let mut made = task::map_feed(&job.pairs(task.parts), task, feed, scratch, &job.left(options), &inner)?;
+        made.input_bytes = feed.bytes();
+        made.counters.extend(setting.counted());
+        Ok(made)
+    })
 }
 
 /// A task that maps, into a part.
@@ -128,17 +136,12 @@ pub(super) fn part(
     options: &Options,
     context: &Context<'_>,
 ) -> Result<PartOutput, Error> {
-    let setting = Setting::new(job, scratch, options, context)?;
-    let input = setting.input(task, objects)?;
-    let splits = OfTask(&input, task.ranges);
-    let feed = Mapped::new(setting.shared(task.which), &splits);
-    context.observer.phase(Phase::Map, bytes_of(task));
-    let write = || {
+    let made = mapping(job, task, objects, (scratch, options, context), |setting, feed| {
         let written = feed.map(0, &mut Loader::default())?;
         let made = setting.write(task.which.number, task.file, (&written, &job.mapped()))?;
         Ok(PartOutput { input_bytes: feed.bytes(), ..made })
-    };
-    whole(write(), task.file, &**scratch)
+    });
+    whole(made, task.file, &**scratch)
 }
 
 /// A task that reduces.
