@@ -26,6 +26,7 @@ use gristmill_engine::job::Context;
 
 use crate::sandbox::flags::SandboxFlags;
 use crate::sandbox::{Limits, Sandbox};
+use archive::Room;
 use folder::{Files, Shipped};
 
 /// What to run.
@@ -39,6 +40,8 @@ pub(crate) struct Command {
     pub(crate) folder: PathBuf,
     /// Where it is kept; `None` is anywhere.
     pub(crate) sandbox: Option<Sandbox>,
+    /// What is said to code that wanted something that it may not.
+    pub(crate) advice: &'static str,
     /// How much it may use.
     pub(crate) limits: Limits,
     /// What begins a line on standard error that is a counter or a status.
@@ -56,18 +59,20 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Ships files into a new folder below `parent`, and tells what the sandbox lacks.
-    pub(crate) fn new(
+    /// Ships files into a new folder below `parent`, and tells what the sandbox lacks. With it what more can be unpacked there.
+    pub(crate) fn new<'c>(
         sandbox: &SandboxFlags,
         shipped: &[Shipped],
         parent: &Path,
-        context: &Context<'_>,
-    ) -> Result<Self, Error> {
+        context: &Context<'c>,
+    ) -> Result<(Self, Room<'c>), Error> {
         if let Some(note) = sandbox.check().map_err(Error::Usage)? {
             context.observer.note(&note);
         }
-        let files = Files::new(parent, shipped).map_err(Error::Usage)?;
-        Ok(Self { files, limits: sandbox.limits(context.exec.threads()) })
+        let limits = sandbox.limits(context.exec.threads());
+        let mut room = Room::new(limits.scratch, context.stop);
+        let files = Files::new(parent, shipped, &mut room)?;
+        Ok((Self { files, limits }, room))
     }
 }
 

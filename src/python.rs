@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 use gristmill_engine::error::Error;
 use gristmill_engine::job::{Context, Job};
 use gristmill_engine::registry::{Entry, Files};
-use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage};
+use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage, Trouble};
 
 use crate::process::folder::{self, Shipped, TMP};
 use crate::process::{self, Command, Place, archive};
@@ -75,7 +75,7 @@ pub(crate) fn entry(policy: Option<Policy>) -> Entry {
         let paths = shipped.iter().map(|file| &file.path).chain(&flags.requirements);
         Ok(paths.map(|path| path.to_string_lossy().into_owned()).collect())
     };
-    Entry::with_files::<Flags>(NAME, build, named).with_example("job.py books/ -o out/")
+    Entry::with_code::<Flags>(NAME, build, named).with_example("job.py books/ -o out/")
 }
 
 /// The file with the functions, and those beside it.
@@ -150,6 +150,7 @@ impl Functions {
         let environment = process::with_path(folder, environment);
         Command {
             sandbox: self.flags.sandbox.sandbox(&words, &environment, folder, here.files.readable()),
+            advice: self.flags.sandbox.advice(),
             limits: here.limits,
             words,
             environment,
@@ -161,9 +162,8 @@ impl Functions {
     }
 
     /// A new interpreter.
-    fn interpreter(&self, here: &Place) -> Result<Interpreter, Failed> {
-        let failed = |what: String| Failed { what, words: Vec::new() };
-        let folder = here.files.attempt().map_err(|e| failed(format!("a folder for it cannot be made: {e}")))?;
+    fn interpreter(&self, here: &Place) -> Result<Interpreter, Trouble> {
+        let folder = here.files.attempt()?;
         Interpreter::begin(&self.command(here, folder.path()), folder)
     }
 }
@@ -171,12 +171,12 @@ impl Functions {
 impl Runner for Functions {
     fn prepare(&self, folder: &Path, context: &Context<'_>) -> Result<(), Error> {
         let observer = context.observer;
-        let here = Place::new(&self.flags.sandbox, &self.shipped, folder, context)?;
+        let (here, mut room) = Place::new(&self.flags.sandbox, &self.shipped, folder, context)?;
         let path = session::harness(&here.files.shipped());
         let written = path.parent().map_or(Ok(()), std::fs::create_dir).and_then(|()| std::fs::write(&path, HARNESS));
         written.map_err(|source| Error::Write { action: "write", path, source })?;
         for wheel in &self.wheels {
-            archive::unpack("wheel.whl", wheel, &here.files.shipped().join(WHEELS)).map_err(Error::Usage)?;
+            archive::unpack("wheel.whl", wheel, &here.files.shipped().join(WHEELS), &mut room)?;
         }
         // What cannot be loaded is not tried again for each task.
         let loaded = self.interpreter(&here).and_then(|mut interpreter| {
@@ -186,7 +186,8 @@ impl Runner for Functions {
         match loaded {
             Ok(interpreter) => self.pool.put(interpreter),
             Err(_) if context.stop.load(std::sync::atomic::Ordering::Relaxed) => return Err(Error::Interrupted),
-            Err(Failed { what, words }) => {
+            Err(Trouble::Job(error)) => return Err(error),
+            Err(Trouble::Code(Failed { what, words })) => {
                 words.iter().for_each(|line| observer.log(&self.name, line));
                 return Err(Error::Usage(format!("{} cannot be loaded: {what}", self.name)));
             }
@@ -203,7 +204,7 @@ impl Runner for Functions {
         self.flags.attempts
     }
 
-    fn begin<'r>(&'r self, attempt: &Attempt<'r>) -> Result<Box<dyn Session + 'r>, Failed> {
+    fn begin<'r>(&'r self, attempt: &Attempt<'r>) -> Result<Box<dyn Session + 'r>, Trouble> {
         let failed = |what: &str| Failed { what: what.into(), words: Vec::new() };
         let here = self.here.get().ok_or_else(|| failed("its files are not there"))?;
         let interpreter = match self.pool.take() {

@@ -15,7 +15,9 @@ use std::sync::{Arc, OnceLock};
 use gristmill_engine::error::Error;
 use gristmill_engine::job::{Context, Job, MAX_PARTS};
 use gristmill_engine::registry::{Entry, Files};
-use gristmill_engine::runner::{Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage, Text};
+use gristmill_engine::runner::{
+    Attempt, Failed, Input, Reduces, Runner, RunnerJob, Session, Shape, Stage, Text, Trouble,
+};
 
 use crate::process::folder::{self, Shipped, TMP};
 use crate::process::session::{Attending, Process};
@@ -96,7 +98,7 @@ pub(crate) fn entry(policy: Option<Policy>) -> Entry {
         let shipped = folder::shipped(&flags.file, &flags.files, &flags.archives)?;
         Ok(shipped.iter().map(|file| file.path.to_string_lossy().into_owned()).collect())
     };
-    Entry::with_files::<Flags>(NAME, build, named).with_example(
+    Entry::with_code::<Flags>(NAME, build, named).with_example(
         "-input logs/ -output out -mapper map.py -reducer reduce.py -file map.py -file reduce.py -numReduceTasks 4",
     )
 }
@@ -233,6 +235,7 @@ impl Scripts {
         Command {
             words: words.to_vec(),
             sandbox: self.sandbox.sandbox(words, &environment, folder, here.files.readable()),
+            advice: self.sandbox.advice(),
             limits: here.limits,
             environment,
             folder: folder.into(),
@@ -275,7 +278,7 @@ impl Scripts {
             (&["mapreduce_job_id", "mapred_job_id"], format!("job_{of}")),
             (&["mapreduce_job_name", "mapred_job_name"], name.into()),
             (&["mapreduce_task_id", "mapred_tip_id"], format!("task_{task}")),
-            (&["mapreduce_task_attempt_id", "mapred_task_id"], format!("attempt_{task}_{}", attempt.number)),
+            (&["mapreduce_task_attempt_id", "mapred_task_id"], format!("attempt_{task}_{}", attempt.id)),
             (&["mapreduce_task_partition", "mapred_task_partition"], attempt.task.to_string()),
             (&["mapreduce_task_ismap", "mapred_task_is_map"], (attempt.stage != Stage::Reduce).to_string()),
             (&["mapreduce_task_output_dir", "mapred_work_output_dir"], folder.to_string_lossy().into_owned()),
@@ -296,7 +299,7 @@ impl Scripts {
 
 impl Runner for Scripts {
     fn prepare(&self, folder: &Path, context: &Context<'_>) -> Result<(), Error> {
-        let here = Place::new(&self.sandbox, &self.shipped, folder, context)?;
+        let here = Place::new(&self.sandbox, &self.shipped, folder, context)?.0;
         self.here.set(here).map_err(|_| Error::Usage("a job of scripts runs once".into()))
     }
 
@@ -308,10 +311,10 @@ impl Runner for Scripts {
         self.attempts[usize::from(stage == Stage::Reduce)]
     }
 
-    fn begin<'r>(&'r self, attempt: &Attempt<'r>) -> Result<Box<dyn Session + 'r>, Failed> {
+    fn begin<'r>(&'r self, attempt: &Attempt<'r>) -> Result<Box<dyn Session + 'r>, Trouble> {
         let failed = |what: String| Failed { what, words: Vec::new() };
         let words = match self.code(attempt.stage) {
-            None => return Err(failed("there is no code for it".into())),
+            None => return Err(failed("there is no code for it".into()).into()),
             Some(Code::Aggregate) => {
                 let combines = attempt.stage == Stage::Combine;
                 return Ok(Box::new(Aggregate::new(&self.text.between.0, &self.text.reduced.separator, combines)));
@@ -319,7 +322,7 @@ impl Runner for Scripts {
             Some(Code::Process(words)) => words,
         };
         let here = self.here.get().ok_or_else(|| failed("its files are not there".into()))?;
-        let folder = here.files.attempt().map_err(|e| failed(format!("a folder for it cannot be made: {e}")))?;
+        let folder = here.files.attempt()?;
         let command = self.command(words, attempt, here, folder.path());
         // Others of a task say much the same; the last one's words are in the error.
         let observer = if attempt.number == 0 { attempt.observer } else { &() };

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use folder::{Folder, map_file};
+pub use folder::{Folder, map_file, remove_folder};
 pub use memory::{Memory, Op};
 
 use crate::data::segment::ReadAt;

@@ -43,6 +43,8 @@ pub struct Which<'t> {
     pub job: &'t str,
     /// Number of the map task or of the part.
     pub number: u32,
+    /// Number of this attempt among those at the task.
+    pub attempt: u32,
     /// Map tasks of the job.
     pub maps: u32,
     /// Parts that are reduced; 0 when the job only maps.

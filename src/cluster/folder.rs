@@ -49,10 +49,7 @@ pub fn make(path: &Path) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Unusable`].
 pub fn clear(path: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(unusable(path)(e)),
-        _ => Ok(()),
-    }
+    gristmill_engine::scratch::remove_folder(path).map_err(unusable(path))
 }
 
 /// Takes a folder for as long as the file that this gives is open.

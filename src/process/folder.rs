@@ -10,8 +10,10 @@ use std::path::{Component, Path, PathBuf};
 use gristmill_engine::error::Error;
 use gristmill_engine::registry;
 use gristmill_engine::runner::Input;
+use gristmill_engine::scratch::remove_folder;
 
-use super::{Command, archive};
+use super::Command;
+use super::archive::{self, Room};
 
 /// The folder for temporary files within that of an attempt.
 pub(crate) const TMP: &str = ".tmp";
@@ -65,24 +67,25 @@ impl Shipped {
     }
 
     /// Puts it below a folder; files are made executable there.
-    fn ship(&self, files: &Path) -> io::Result<()> {
+    fn ship(&self, files: &Path, room: &mut Room<'_>) -> Result<(), Error> {
         let to = files.join(&self.name);
+        let failed = |source| Error::Write { action: "ship", path: self.path.clone(), source };
         let copy = |from: &Path, to: &Path| {
             fs::copy(from, to)?;
             fs::set_permissions(to, fs::Permissions::from_mode(0o755))
         };
         if self.unpack {
             let from = self.copies.first().map_or(&self.path, |(_, copy)| copy);
-            return archive::unpack(&self.path.to_string_lossy(), from, &to).map_err(io::Error::other);
+            return archive::unpack(&self.path.to_string_lossy(), from, &to, room);
         }
         if self.copies.is_empty() {
-            let path = self.path.canonicalize()?;
-            return if path.is_dir() { symlink(path, to) } else { copy(&path, &to) };
+            let path = self.path.canonicalize().map_err(failed)?;
+            return if path.is_dir() { symlink(path, to) } else { copy(&path, &to) }.map_err(failed);
         }
         for (below, from) in &self.copies {
             let to = if below.is_empty() { to.clone() } else { to.join(below) };
-            to.parent().map_or(Ok(()), fs::create_dir_all)?;
-            copy(from, &to)?;
+            let made = to.parent().map_or(Ok(()), fs::create_dir_all);
+            made.and_then(|()| copy(from, &to)).map_err(failed)?;
         }
         Ok(())
     }
@@ -169,9 +172,25 @@ pub(crate) fn find(shipped: &mut [Shipped], files: registry::Files<'_>) -> Resul
     Ok(())
 }
 
+/// A folder in which code works. Gone when dropped, whatever the code made of it.
+pub(crate) struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed now goes when the worker begins anew.
+        let _ = remove_folder(self.path());
+    }
+}
+
 /// The files of a job. Gone when dropped.
 pub(crate) struct Files {
-    folder: tempfile::TempDir,
+    folder: Folder,
     names: Vec<String>,
     /// Where folders of failed attempts are kept.
     keep: PathBuf,
@@ -179,22 +198,21 @@ pub(crate) struct Files {
 
 impl Files {
     /// Copies what was shipped into a new folder below `parent`; files are made executable there.
-    pub(crate) fn new(parent: &Path, shipped: &[Shipped]) -> Result<Self, String> {
+    pub(crate) fn new(parent: &Path, shipped: &[Shipped], room: &mut Room<'_>) -> Result<Self, Error> {
+        let failed = |source| Error::Write { action: "create a folder in", path: parent.into(), source };
         // A worker's need not be there yet.
-        let made = fs::create_dir_all(parent);
-        made.map_err(|e| format!("cannot create {}: {e}", parent.display()))?;
-        let folder = private().prefix("gristmill-files-").tempdir_in(parent);
-        let folder = folder.map_err(|e| format!("cannot create a folder in {}: {e}", parent.display()))?;
+        fs::create_dir_all(parent).map_err(failed)?;
+        let folder = Folder(private().prefix("gristmill-files-").tempdir_in(parent).map_err(failed)?);
         if rustix::process::geteuid().is_root() {
             // The code of root is another user, who comes through here to its own folder; what there is beside, it does not see.
             let passes = fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711));
-            passes.map_err(|e| format!("cannot open {}: {e}", folder.path().display()))?;
+            passes.map_err(failed)?;
         }
         let files = folder.path().join(SHIPPED);
         let mut names = Vec::new();
-        fs::create_dir(&files).map_err(|e| format!("cannot create a folder in {}: {e}", folder.path().display()))?;
+        fs::create_dir(&files).map_err(failed)?;
         for file in shipped {
-            file.ship(&files).map_err(|e| format!("cannot ship {}: {e}", file.path.display()))?;
+            file.ship(&files, room)?;
             names.push(file.name.clone());
         }
         Ok(Self { folder, names, keep: parent.into() })
@@ -213,13 +231,19 @@ impl Files {
     }
 
     /// A folder for an attempt, with all files of the job in it.
-    pub(crate) fn attempt(&self) -> io::Result<tempfile::TempDir> {
-        let folder = private().prefix("attempt-").tempdir_in(self.folder.path())?;
-        for name in &self.names {
-            symlink(self.shipped().join(name), folder.path().join(name))?;
-        }
-        fs::create_dir(folder.path().join(TMP))?;
-        Ok(folder)
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn attempt(&self) -> Result<Folder, Error> {
+        let made = || {
+            let folder = Folder(private().prefix("attempt-").tempdir_in(self.folder.path())?);
+            for name in &self.names {
+                symlink(self.shipped().join(name), folder.path().join(name))?;
+            }
+            fs::create_dir(folder.path().join(TMP))?;
+            Ok(folder)
+        };
+        made().map_err(|source| Error::Write { action: "create a folder in", path: self.folder.path().into(), source })
     }
 
     /// Keeps what a failed attempt needs, and returns the script that does it again.

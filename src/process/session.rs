@@ -8,12 +8,14 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use gristmill_engine::error::Error;
 use gristmill_engine::job::Observer;
-use gristmill_engine::runner::{Counters, Failed, Session};
+use gristmill_engine::runner::{Counters, Failed, Session, Trouble};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use super::folder::Folder;
 use super::plan::{Bound, End, Plan, Told};
 use super::stderr::Said;
 use super::{Command, supervisor};
@@ -42,7 +44,8 @@ pub(crate) struct Process {
     plan: PathBuf,
     program: String,
     limits: Limits,
-    confined: bool,
+    /// What is said to code that wanted something that it may not; nothing where there is no sandbox.
+    advice: &'static str,
     input: Option<OwnedFd>,
     output: Option<OwnedFd>,
     error: Option<OwnedFd>,
@@ -65,7 +68,10 @@ pub(crate) struct Process {
 
 impl Process {
     /// Begins a process.
-    pub(crate) fn begin(command: &Command) -> Result<Self, Failed> {
+    ///
+    /// # Errors
+    /// When it cannot be, which is the machine's fault: whether there is such a program is known later.
+    pub(crate) fn begin(command: &Command) -> Result<Self, Trouble> {
         let program = command.words.first().ok_or_else(|| failed("its command is empty"))?;
         let plan = Plan {
             words: command.words.clone(),
@@ -76,7 +82,7 @@ impl Process {
             parent: rustix::process::getpid().as_raw_nonzero().get(),
         };
         let path = command.folder.with_extension("plan");
-        plan.write(&path).map_err(|e| failed(&format!("{} cannot be written: {e}", path.display())))?;
+        plan.write(&path).map_err(|source| Error::Write { action: "write", path: path.clone(), source })?;
         let mut child = std::process::Command::new("/proc/self/exe")
             .arg0(env!("CARGO_PKG_NAME"))
             .arg(supervisor::COMMAND)
@@ -87,13 +93,14 @@ impl Process {
             .stderr(Stdio::piped())
             .process_group(0)
             .spawn()
-            .map_err(|e| failed(&format!("its supervisor cannot be begun: {e}")))?;
+            .map_err(|source| Error::Write { action: "begin the supervisor of", path: path.clone(), source })?;
         let input = child.stdin.take().map(OwnedFd::from);
         let output = child.stdout.take().map(OwnedFd::from);
         let error = child.stderr.take().map(OwnedFd::from);
         for pipe in [&input, &output, &error].into_iter().flatten() {
             // Without it a read or write could wait for ever.
-            rustix::io::ioctl_fionbio(pipe, true).map_err(|e| failed(&format!("its pipes cannot be used: {e}")))?;
+            let set = rustix::io::ioctl_fionbio(pipe, true);
+            set.map_err(|e| Error::Write { action: "use the pipes of", path: path.clone(), source: e.into() })?;
         }
         for pipe in [&input, &output].into_iter().flatten() {
             // A larger pipe is quicker, not more.
@@ -106,7 +113,7 @@ impl Process {
             plan: path,
             program: program.clone(),
             limits: command.limits,
-            confined: command.sandbox.is_some(),
+            advice: command.sandbox.as_ref().map_or("", |_| command.advice),
             input,
             output,
             error,
@@ -231,8 +238,8 @@ impl Process {
             match Told::read(&self.plan) {
                 Some(Told::Ended(end)) => self.end = Some(end),
                 Some(Told::NoSandbox(why)) => {
-                    let advice = "--sandbox=off does without one";
-                    return Err(self.failure(format!("it was not begun, for there is no sandbox: {why}; {advice}")));
+                    let advice = self.advice;
+                    return Err(self.failure(format!("it was not begun, for there is no sandbox: {why}{advice}")));
                 }
                 None if gone => return Err(self.failure("its supervisor was killed".into())),
                 None => {}
@@ -257,7 +264,7 @@ impl Process {
             }
             End::Code(code) => format!("it exited with code {code}"),
             End::NotBegun(error) => {
-                let advice = if self.confined && error == Errno::ACCESS.raw_os_error() { ADVICE } else { "" };
+                let advice = if error == Errno::ACCESS.raw_os_error() { self.advice } else { "" };
                 not_begun(&self.program, &io::Error::from_raw_os_error(error)) + advice
             }
             End::Signal(signal) if signal == Signal::XCPU.as_raw() => {
@@ -299,7 +306,7 @@ impl Process {
         self.said.end(&mut |line| shown.push(line.into()));
         let status = self.said.status.take().map_or(String::new(), |status| format!(" (its last status: {status})"));
         let words: Vec<String> = self.said.words.drain(..).collect();
-        let advice = if self.confined && words.iter().any(|line| is_refusal(line)) { ADVICE } else { "" };
+        let advice = if words.iter().any(|line| is_refusal(line)) { self.advice } else { "" };
         Failed { what: what + &status + advice, words }
     }
 
@@ -440,7 +447,7 @@ impl Process {
 /// A process at one attempt, whose words are told as they come. Its folder goes after it.
 pub(crate) struct Attending<'a> {
     pub(crate) process: Process,
-    pub(crate) _folder: tempfile::TempDir,
+    pub(crate) _folder: Folder,
     /// What its words are told under, and whom.
     pub(crate) name: String,
     pub(crate) observer: &'a dyn Observer,
@@ -499,9 +506,6 @@ fn poll(fds: &[(Who, BorrowedFd<'_>, PollFlags)], wait: Duration) -> io::Result<
     let ready = polled.iter().zip(fds).filter(|(polled, _)| !polled.revents().is_empty());
     Ok(ready.map(|(_, (who, ..))| *who).collect())
 }
-
-/// What is said to scripts that wanted something that they may not.
-const ADVICE: &str = "; it runs in a sandbox: --sandbox-read PATH, --network and --sandbox=off let it do more";
 
 /// Whether a line is about something that was refused.
 fn is_refusal(line: &str) -> bool {

@@ -123,7 +123,7 @@ impl Feeder {
         let name = attempt.split.map_or("", |split| split.name);
         let task = json!({
             "name": name, "parts": attempt.reduces, "map_only": attempt.reduces == 0,
-            "stage": attempt.stage.to_string(), "task": attempt.task, "attempt": attempt.number,
+            "stage": attempt.stage.to_string(), "task": attempt.task, "attempt": attempt.id,
         });
         let mut feeder = Self { kind, batch: Vec::new(), frames: Vec::new(), given: VecDeque::new() };
         frame(b'T', &[task.to_string().as_bytes()], &mut feeder.frames);

@@ -1,11 +1,12 @@
 //! A task at an interpreter: frames of input to it, and what its frames say.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use gristmill_engine::job::Observer;
 use gristmill_engine::runner::packed::{self, pack};
-use gristmill_engine::runner::{Attempt, Counters, Failed, Session};
+use gristmill_engine::runner::{Attempt, Counters, Failed, Session, Trouble};
 use serde::Deserialize;
 
 use super::feeder::value::Values;
@@ -13,6 +14,7 @@ use super::feeder::{Feeder, first};
 use super::key;
 use super::marshal::Reader;
 use crate::process::Command;
+use crate::process::folder::Folder;
 use crate::process::session::Process;
 
 /// Bytes of frames that may wait for the interpreter to read them.
@@ -27,14 +29,14 @@ const BY_HASH: u32 = u32::MAX;
 /// A process with the functions of a job, which does one task after the other. Its folder goes after it.
 pub(super) struct Interpreter {
     process: Process,
-    _folder: tempfile::TempDir,
+    _folder: Folder,
     /// What it wrote that is no whole frame yet.
     inbox: Vec<u8>,
 }
 
 impl Interpreter {
     /// Begins one; it has not loaded the functions yet.
-    pub(super) fn begin(command: &Command, folder: tempfile::TempDir) -> Result<Self, Failed> {
+    pub(super) fn begin(command: &Command, folder: Folder) -> Result<Self, Trouble> {
         Ok(Self { process: Process::begin(command)?, _folder: folder, inbox: Vec::new() })
     }
 
@@ -97,18 +99,36 @@ fn failed(what: &str) -> Failed {
     Failed { what: what.into(), words: Vec::new() }
 }
 
-/// Interpreters that wait for tasks.
+/// Interpreters that wait for tasks. Those of all jobs of this process are no more than it has cores: each holds memory.
 #[derive(Default)]
-pub(super) struct Pool(std::sync::Mutex<Vec<Interpreter>>);
+pub(super) struct Pool(Mutex<Vec<Interpreter>>);
+
+/// How many wait, in all pools.
+static IDLE: AtomicUsize = AtomicUsize::new(0);
 
 impl Pool {
     pub(super) fn take(&self) -> Option<Interpreter> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop()
+        let interpreter = lock(&self.0).pop()?;
+        IDLE.fetch_sub(1, Ordering::Relaxed);
+        Some(interpreter)
     }
 
     pub(super) fn put(&self, interpreter: Interpreter) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(interpreter);
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        if IDLE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < cores).then_some(n + 1)).is_ok() {
+            lock(&self.0).push(interpreter);
+        }
     }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        IDLE.fetch_sub(lock(&self.0).len(), Ordering::Relaxed);
+    }
+}
+
+fn lock(all: &Mutex<Vec<Interpreter>>) -> MutexGuard<'_, Vec<Interpreter>> {
+    all.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A task at work.

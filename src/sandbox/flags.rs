@@ -8,12 +8,14 @@ use gristmill_engine::registry::Files;
 
 use super::{Limits, Sandbox};
 use crate::cli::memory;
-use crate::cli::sizes::Size;
+use crate::cli::sizes::{self, Size};
 
 const HEADING: &str = "Sandbox";
 
 /// Processes and threads of a task.
 const PROCESSES: u64 = 512;
+/// Bytes that a task may write.
+const SCRATCH: u64 = 10 << 30;
 /// No task is given less memory than this unless the user says so, in bytes.
 const LEAST_MEMORY: u64 = 512 << 20;
 
@@ -32,9 +34,9 @@ pub(crate) struct SandboxFlags {
     /// Memory that a task may use; by default a thread's share of what there is
     #[arg(long, value_name = "SIZE", help_heading = HEADING)]
     pub(crate) task_memory: Option<Size>,
-    /// Bytes that a task may write into its folder
-    #[arg(long, value_name = "SIZE", default_value = "10GiB", help_heading = HEADING)]
-    pub(crate) task_scratch: Size,
+    /// Bytes that a task may write into its folder [default: 10GiB]
+    #[arg(long, value_name = "SIZE", help_heading = HEADING)]
+    pub(crate) task_scratch: Option<Size>,
     /// Processes and threads that a task may have at a time
     #[arg(long, value_name = "N", default_value_t = PROCESSES, help_heading = HEADING)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
@@ -43,9 +45,9 @@ pub(crate) struct SandboxFlags {
     #[arg(long, value_name = "SECONDS", help_heading = HEADING)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) task_cpu: Option<u64>,
-    /// Of a worker; `None` on the user's own machine.
+    /// The job comes from elsewhere: what its command and variables name is not let be read for that.
     #[arg(skip)]
-    policy: Option<Policy>,
+    foreign: bool,
 }
 
 /// What a worker lets the code of its cluster's users do.
@@ -59,23 +61,8 @@ pub(crate) struct Policy {
     pub(crate) readable: Vec<PathBuf>,
     /// Bytes of memory that a task's code has unless its job says, and at the most.
     pub(crate) memory: u64,
-}
-
-impl Policy {
-    /// How much memory a task's code may use.
-    ///
-    /// # Errors
-    /// When its job asks for more than there is for one.
-    pub(crate) fn memory(&self, asked: Option<Size>) -> Result<u64, String> {
-        match asked {
-            Some(Size(asked)) if asked > self.memory => {
-                let (asked, most) = (Size(asked), Size(self.memory));
-                Err(format!("--task-memory {asked} is more than the {most} that this worker has for a task's code"))
-            }
-            Some(Size(asked)) => Ok(asked),
-            None => Ok(self.memory),
-        }
-    }
+    /// Bytes that a task may write into its folder, at the most.
+    pub(crate) scratch: u64,
 }
 
 /// Whether there is a sandbox.
@@ -104,7 +91,8 @@ impl SandboxFlags {
         if !self.sandbox_read.is_empty() {
             return Err("--sandbox-read is for run: what code may read on a worker is said where that is begun".into());
         }
-        // Without one it is looked at by who does not run it.
+        self.foreign = true;
+        // Without one it is looked at by who does not run it, or done again by its user.
         let Some(policy) = policy else { return Ok(self) };
         if self.network && !policy.network {
             return Err("--network: this worker lets no code use the network (see its --processes)".into());
@@ -112,9 +100,13 @@ impl SandboxFlags {
         if policy.required {
             self.sandbox = When::Required;
         }
-        self.task_memory = Some(Size(policy.memory(self.task_memory)?));
+        self.task_memory = Some(sizes::within("--task-memory", self.task_memory, Size(policy.memory))?);
+        self.task_scratch = Some(sizes::within("--task-scratch", self.task_scratch, Size(policy.scratch))?);
+        if self.task_processes > PROCESSES {
+            let asked = self.task_processes;
+            return Err(format!("--task-processes {asked} is more than the {PROCESSES} of a cluster's tasks"));
+        }
         self.sandbox_read.clone_from(&policy.readable);
-        self.policy = Some(policy.clone());
         Ok(self)
     }
 
@@ -123,7 +115,7 @@ impl SandboxFlags {
         let share = || (memory::whole() / threads.max(1) as u64).max(LEAST_MEMORY);
         Limits {
             memory: self.task_memory.map_or_else(share, |size| size.0),
-            scratch: self.task_scratch.0,
+            scratch: self.task_scratch.map_or(SCRATCH, |size| size.0),
             processes: self.task_processes,
             cpu: self.task_cpu,
         }
@@ -140,18 +132,28 @@ impl SandboxFlags {
     ) -> Option<Sandbox> {
         let variable = |name: &str| {
             // Whoever sends a job does not choose what its code may read.
-            if self.policy.is_some() {
+            if self.foreign {
                 return std::env::var(name).ok();
             }
             let pair = environment.iter().find(|(other, _)| other == name)?;
             Some(pair.1.to_string_lossy().into_owned())
         };
-        let named = |word: &String| self.policy.is_none() || !word.starts_with('/');
+        let named = |word: &String| !self.foreign || !word.starts_with('/');
         let words: Vec<String> = words.iter().filter(|word| named(word)).cloned().collect();
         let mut readable = super::needed(&words, variable);
         readable.extend(more);
         readable.extend(self.sandbox_read.iter().cloned());
         (self.sandbox != When::Off).then(|| Sandbox { readable, own: vec![folder.into()], network: self.network })
+    }
+
+    /// What is said to code that wanted something that it may not.
+    pub(crate) fn advice(&self) -> &'static str {
+        match self.foreign {
+            true => {
+                "; it runs in a sandbox, which is the worker's: --processes and --sandbox-read of its command let code do more"
+            }
+            false => "; it runs in a sandbox: --sandbox-read PATH, --network and --sandbox=off let it do more",
+        }
     }
 
     /// What is to be told before code is begun.

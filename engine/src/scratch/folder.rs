@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -142,6 +142,33 @@ struct Mapped {
     file: File,
 }
 
+/// Removes a folder with all that is in it, if it is there; also folders within it that nobody may look into, as code that
+/// ran in it can leave them.
+///
+/// # Errors
+/// What the system says of what is left.
+pub fn remove_folder(path: &Path) -> io::Result<()> {
+    let removed = match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path);
+            fs::remove_dir_all(path)
+        }
+        removed => removed,
+    };
+    removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
+}
+
+/// Lets folders be read and written, as far as they are ours.
+fn open_up(path: &Path) {
+    // Not deeper than a path can be long; folders are never links here.
+    if fs::symlink_metadata(path).is_ok_and(|at| at.is_dir()) {
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            open_up(&entry.path());
+        }
+    }
+}
+
 /// Maps a file, guarded against whoever cuts it short meanwhile. Where no more mappings can be guarded, and for a file
 /// of no bytes, it is read instead.
 ///
@@ -210,5 +237,18 @@ mod tests {
         assert!(!dir.path().join("a/b").exists() && dir.path().join("a/d").exists());
         scratch.remove("a/d").unwrap();
         assert!(!dir.path().join("a").exists() && dir.path().exists());
+    }
+
+    #[test]
+    fn a_folder_goes_whatever_modes_are_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (all, closed) = (dir.path().join("all"), dir.path().join("all/a/closed"));
+        fs::create_dir_all(closed.join("b")).unwrap();
+        fs::write(closed.join("b/file"), "x").unwrap();
+        std::os::unix::fs::symlink("/", all.join("link")).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o0)).unwrap();
+        remove_folder(&all).unwrap();
+        assert!(!all.exists());
+        remove_folder(&all).unwrap();
     }
 }
