@@ -87,6 +87,34 @@ pub enum Phase {
     Commit,
 }
 
+/// What user code of tasks has counted so far, each task once, and the last status that one told.
+#[derive(Clone, Debug, Default)]
+pub struct SoFar {
+    tasks: BTreeMap<String, BTreeMap<String, i64>>,
+    /// Whose, and which.
+    pub status: Option<(String, String)>,
+}
+
+impl SoFar {
+    /// What a task says now. Of one that is tried again, only the new attempt counts.
+    pub fn hear(&mut self, task: &str, counters: &BTreeMap<String, i64>, status: Option<&str>) {
+        self.tasks.insert(task.into(), counters.clone());
+        if let Some(status) = status {
+            self.status = Some((task.into(), status.into()));
+        }
+    }
+
+    /// Sums by name.
+    pub fn counters(&self) -> BTreeMap<String, i64> {
+        let mut sums = BTreeMap::new();
+        for (name, n) in self.tasks.values().flatten() {
+            let sum: &mut i64 = sums.entry(name.clone()).or_default();
+            *sum = sum.saturating_add(*n);
+        }
+        sums
+    }
+}
+
 /// Watches a job run. Called from many threads.
 pub trait Observer: Sync {
     /// A phase begins; it has about `total` units of work: bytes of input, or groups of keys.
@@ -193,11 +221,6 @@ pub trait Job: Send + Sync {
         target: Target,
         context: &Context<'_>,
     ) -> Result<Report, Error>;
-
-    /// Whether its map and reduce are code that users bring, so that whatever it is each map can be written out as a part.
-    fn brings_code(&self) -> bool {
-        false
-    }
 
     /// How often a task may be tried, where the job says.
     fn attempts(&self) -> Option<u32> {

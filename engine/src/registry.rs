@@ -30,7 +30,8 @@ pub struct Entry {
     command: Command,
     example: String,
     build: Build,
-    named: Named,
+    /// Of an app whose code comes with the job.
+    named: Option<Named>,
 }
 
 impl Entry {
@@ -44,21 +45,27 @@ impl Entry {
         name: &'static str,
         build: impl Fn(F) -> Result<Box<dyn Job>, String> + Send + Sync + 'static,
     ) -> Self {
-        Self::with_files::<F>(name, move |flags, _| build(flags), |_| Ok(Vec::new()))
+        Self::made::<F>(name, move |flags, _| build(flags), None)
     }
 
-    /// Flags that name files which tasks need wherever they run; `named` gives those names.
-    pub fn with_files<F: Args + 'static>(
+    /// Flags that name the app's code, which comes with the job; `named` gives the names of all files that tasks need.
+    pub fn with_code<F: Args + 'static>(
         name: &'static str,
         build: impl Fn(F, Files<'_>) -> Result<Box<dyn Job>, String> + Send + Sync + 'static,
         named: impl Fn(&F) -> Result<Vec<String>, String> + Send + Sync + 'static,
     ) -> Self {
-        let of_usage = |e| clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{e}\n"));
-        let command = F::augment_args(Command::new(name));
+        let named: Named = Arc::new(move |matches| named(&F::from_arg_matches(matches)?).map_err(of_usage));
+        Self::made::<F>(name, build, Some(named))
+    }
+
+    fn made<F: Args + 'static>(
+        name: &'static str,
+        build: impl Fn(F, Files<'_>) -> Result<Box<dyn Job>, String> + Send + Sync + 'static,
+        named: Option<Named>,
+    ) -> Self {
         let build: Build =
             Arc::new(move |matches, files| build(F::from_arg_matches(matches)?, files).map_err(of_usage));
-        let named: Named = Arc::new(move |matches| named(&F::from_arg_matches(matches)?).map_err(of_usage));
-        Self { command, example: "INPUT -o out/".into(), build, named }
+        Self { command: F::augment_args(Command::new(name)), example: "INPUT -o out/".into(), build, named }
     }
 
     /// An example of use for the help: the flags and inputs. What stands before them is the business of the program
@@ -101,6 +108,15 @@ impl Entry {
     /// # Errors
     /// When flags contradict each other.
     pub fn files(&self, matches: &ArgMatches) -> Result<Vec<String>, clap::Error> {
-        (self.named)(matches)
+        self.named.as_ref().map_or(Ok(Vec::new()), |named| named(matches))
     }
+
+    /// Whether the app's code comes with the job.
+    pub fn brings_code(&self) -> bool {
+        self.named.is_some()
+    }
+}
+
+fn of_usage(e: String) -> clap::Error {
+    clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{e}\n"))
 }

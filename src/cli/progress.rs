@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use gristmill_engine::job::{Observer, Phase};
+use gristmill_engine::job::{Observer, Phase, SoFar};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::flags::{JobFlags, When};
@@ -21,15 +21,6 @@ const TICK: Duration = Duration::from_millis(100);
 /// Between two lines where there is no terminal.
 const LINE: Duration = Duration::from_secs(1);
 
-/// What user code says while it runs.
-#[derive(Debug, Default)]
-struct Counted {
-    /// What each task has counted so far.
-    tasks: BTreeMap<String, BTreeMap<String, i64>>,
-    /// The last status, and whose it is.
-    status: Option<String>,
-}
-
 /// The counters of a job.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
@@ -37,7 +28,8 @@ pub(crate) struct Watch {
     done: AtomicU64,
     begun: Mutex<Vec<(Phase, Instant)>>,
     notes: Mutex<Vec<String>>,
-    counted: Mutex<Counted>,
+    /// What user code says while it runs.
+    so_far: Mutex<SoFar>,
     /// What the program is called, if what code says may be shown.
     program: Option<String>,
     /// A bar is on the terminal: whoever draws it shows what is said.
@@ -61,12 +53,7 @@ impl Observer for Watch {
     }
 
     fn so_far(&self, task: &str, counters: &BTreeMap<String, i64>, status: Option<&str>) {
-        let mut counted = lock(&self.counted);
-        // Of a task that is tried again, what counts is the new attempt.
-        counted.tasks.insert(task.into(), counters.clone());
-        if let Some(status) = status {
-            counted.status = Some(format!("{task}: {status}"));
-        }
+        lock(&self.so_far).hear(task, counters, status);
     }
 
     fn log(&self, task: &str, line: &str) {
@@ -99,15 +86,10 @@ impl Watch {
 
     /// Sums of what was counted so far, and the last status, as the end of a line.
     fn counted(&self) -> String {
-        let counted = lock(&self.counted);
-        let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
-        for (name, n) in counted.tasks.values().flatten() {
-            let sum = sums.entry(name).or_default();
-            *sum = sum.saturating_add(*n);
-        }
-        let sums = sums.iter().map(|(name, n)| format!(", {name} {n}"));
-        let status = counted.status.iter().map(|status| format!(", {}", failure::one_line(status)));
-        sums.chain(status).collect()
+        let so_far = lock(&self.so_far);
+        let sums = so_far.counters().into_iter().map(|(name, n)| format!(", {name} {n}"));
+        let told = |(task, status): &(String, String)| format!(", {}", failure::one_line(&format!("{task}: {status}")));
+        sums.chain(so_far.status.iter().map(told)).collect()
     }
 
     fn now(&self) -> Option<Now> {

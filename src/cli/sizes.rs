@@ -51,6 +51,20 @@ impl fmt::Display for Size {
     }
 }
 
+/// What a job's flag asks for of something that a worker has so much of for each task; all of it where it does not ask.
+///
+/// # Errors
+/// When it asks for more.
+#[cfg(any(feature = "scripts", feature = "wasm"))]
+pub(crate) fn within(flag: &str, asked: Option<Size>, most: Size) -> Result<Size, String> {
+    match asked {
+        Some(asked) if asked.0 > most.0 => {
+            Err(format!("{flag} {asked} is more than the {most} that this worker has for a task's code"))
+        }
+        asked => Ok(asked.unwrap_or(most)),
+    }
+}
+
 /// A number with commas between its thousands.
 pub(crate) fn grouped(n: u64) -> String {
     let digits = n.to_string();

@@ -2,32 +2,42 @@
 //! takes the log.
 //!
 //! A file lies under its SHA-256 and is never changed. A version is an object that is made once, with all that a job's spec
-//! needs to know; which one is the newest is read off the names. Jobs name digests, so that versions come and go as they like.
+//! needs to know; which one is the newest is read off the names. What is left of a removed one is an empty object, so that its
+//! number is not given again: for a day, within which every push has ended that saw it free, and of the newest for ever. Jobs
+//! name digests, so that versions come and go as they like: a file stays while a version or an open job refers to it, and else
+//! for a day after it came or was written again. That happens to older ones of which somebody hears that they are there.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use gristmill_engine::control::commit::{self, ROOT};
 use gristmill_engine::control::limits;
-use gristmill_engine::scratch::map_file;
-use gristmill_engine::store::{Kind, Meta, Name, Store as _, list_all};
+use gristmill_engine::node::env::{Env as _, Note};
+use gristmill_engine::node::master::MasterNode;
+use gristmill_engine::scratch::{Mapping, map_file};
+use gristmill_engine::store::{Error, Kind, Meta, Name, Store as _, Version, list_all, read};
 use gristmill_proto::prost::Message as _;
 use gristmill_proto::v1 as api;
 use gristmill_proto::v1::apps_server::{Apps as Service, AppsServer};
 use gristmill_proto::v1::put_request::Part;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Mutex;
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::data::{self, Data, Pieces, patiently, status};
 use super::store::Shared;
+use super::world::World;
 
-/// How long a file stays that no version refers to: a submission may be about to name it, and jobs may run that do.
+/// How long a file stays that nothing refers to: a submission may be about to name it.
 const STAYS: Duration = Duration::from_secs(24 * 60 * 60);
-/// Versions that are looked at.
-const MOST: usize = 10_000;
-/// Pushes of one name that one push meets before it gives up.
+/// Between two looks for files that nothing refers to.
+const COLLECT_EVERY: Duration = Duration::from_secs(6 * 60 * 60);
+/// Versions on a page of a list, and bytes of them at which it is full.
+const PAGE: (usize, usize) = (500, 2 << 20);
+/// Others who write the same that one call meets before it gives up.
 const RIVALS: u32 = 100;
 
 /// The service.
@@ -35,12 +45,39 @@ const RIVALS: u32 = 100;
 pub(super) struct Apps {
     store: Shared,
     data: Data,
+    /// Knows which jobs there are.
+    node: MasterNode<World>,
+    /// Hears what did not work.
+    world: World,
+    /// Held while a file is written again, all of which may be in memory then.
+    renewing: Arc<Mutex<()>>,
+}
+
+/// A version, as far as the name and the size of its object tell.
+struct Kept {
+    app: String,
+    version: u32,
+    at: Name,
+    meta: Meta,
+}
+
+impl Kept {
+    fn of(at: Name, meta: Meta) -> Option<Self> {
+        let (app, version) = at.as_str().strip_prefix(&below(""))?.split_once('/')?;
+        let (app, version) = (app.to_string(), version.parse().ok()?);
+        Some(Self { app, version, at, meta })
+    }
+
+    /// Only its number is left.
+    fn is_removed(&self) -> bool {
+        self.meta.len == 0
+    }
 }
 
 impl Apps {
     /// A service over a store; files come in as others do.
-    pub(super) fn new(store: Shared, data: Data) -> Self {
-        Self { store, data }
+    pub(super) fn new(store: Shared, data: Data, node: MasterNode<World>, world: World) -> Self {
+        Self { store, data, node, world, renewing: Arc::default() }
     }
 
     /// The service.
@@ -48,60 +85,79 @@ impl Apps {
         AppsServer::new(self)
     }
 
-    async fn has(&self, digest: &[u8]) -> Result<bool, Status> {
-        let name = Name::new(commit::app_file(digest)).map_err(status)?;
-        match patiently(|| self.store.head(&name)).await.0 {
-            Ok(_) => Ok(true),
-            Err(e) if e.kind == Kind::NotFound => Ok(false),
-            Err(e) => Err(status(e)),
+    /// What is known of an object; `None` if there is none.
+    async fn look_up(&self, name: &Name) -> Result<Option<Meta>, Status> {
+        match patiently(|| self.store.head(name)).await.0 {
+            Err(e) if e.kind == Kind::NotFound => Ok(None),
+            meta => meta.map(Some).map_err(status),
         }
     }
 
-    /// All versions of one app or of all, with where they lie.
-    async fn versions(&self, name: &str) -> Result<Vec<(Name, u32)>, Status> {
+    /// Whether a file is there, and so stays long enough to be referred to.
+    async fn has(&self, digest: &[u8]) -> Result<bool, Status> {
+        let name = Name::new(commit::app_file(digest)).map_err(status)?;
+        for _ in 0..RIVALS {
+            let Some(meta) = self.look_up(&name).await? else { return Ok(false) };
+            if !is_older(&meta, STAYS / 2) {
+                return Ok(true);
+            }
+            match self.renew(&name, &meta.version).await {
+                Ok(()) => return Ok(true),
+                // Another call has renewed or deleted it, or this one's try was carried out when it seemed not to be.
+                Err(e) if matches!(e.kind, Kind::Changed | Kind::NotFound) => {}
+                Err(e) => return Err(status(e)),
+            }
+        }
+        Err(Status::aborted(format!("others write to {name} all the time; try again")))
+    }
+
+    /// Writes a file again, so that it is new.
+    async fn renew(&self, name: &Name, version: &Version) -> Result<(), Error> {
+        let _turn = self.renewing.lock().await;
+        let bytes = patiently(|| async {
+            let mut all = Vec::new();
+            let whole = read(&self.store, name, |bytes| {
+                all.extend_from_slice(bytes);
+                Ok(())
+            });
+            whole.await?;
+            Ok(all)
+        });
+        let bytes: Arc<dyn Mapping> = Arc::new(bytes.await.0?);
+        patiently(|| self.store.replace(name, version, bytes.clone())).await.0
+    }
+
+    /// All versions of one app or of all, removed ones among them: by name, and of a name the newest first.
+    async fn versions(&self, name: &str) -> Result<Vec<Kept>, Status> {
         let root = below(name);
         let found = patiently(|| list_all(&self.store, &root)).await.0.map_err(status)?;
-        let version = |(name, _): (Name, Meta)| {
-            let number = name.as_str().rsplit('/').next()?.parse().ok()?;
-            Some((name, number))
-        };
-        let mut all: Vec<(Name, u32)> = found.into_iter().filter_map(version).collect();
-        // By name, and of a name the newest first.
-        all.sort_by(|(a, m), (b, n)| {
-            let folder = |name: &Name| name.as_str().rsplit_once('/').map(|(folder, _)| folder.to_string());
-            folder(a).cmp(&folder(b)).then(n.cmp(m))
-        });
-        all.truncate(MOST);
+        let mut all: Vec<Kept> = found.into_iter().filter_map(|(at, meta)| Kept::of(at, meta)).collect();
+        all.sort_by(|a, b| a.app.cmp(&b.app).then(b.version.cmp(&a.version)));
         Ok(all)
     }
 
     async fn read(&self, at: &Name) -> Result<Option<api::PushedApp>, Status> {
         let bytes = match patiently(|| self.store.get(at, 0..limits::SPEC_BYTES as u64)).await.0 {
-            // Removed meanwhile.
             Err(e) if e.kind == Kind::NotFound => return Ok(None),
             bytes => bytes.map_err(status)?,
         };
+        // It was removed.
+        if bytes.is_empty() {
+            return Ok(None);
+        }
         let app = api::PushedApp::decode(&bytes[..]);
         app.map(Some).map_err(|e| Status::data_loss(format!("{at} makes no sense: {e}")))
-    }
-
-    async fn all(&self, name: &str) -> Result<Vec<api::PushedApp>, Status> {
-        let mut apps = Vec::new();
-        for (at, _) in self.versions(name).await? {
-            apps.extend(self.read(&at).await?);
-        }
-        Ok(apps)
     }
 
     async fn make(&self, name: &str, app: api::App) -> Result<api::PushAppResponse, Status> {
         for _ in 0..RIVALS {
             let newest = self.versions(name).await?.into_iter().next();
-            if let Some((at, version)) = &newest
-                && self.read(at).await?.and_then(|there| there.app) == Some(app.clone())
+            if let Some(newest) = &newest
+                && self.read(&newest.at).await?.and_then(|there| there.app) == Some(app.clone())
             {
-                return Ok(api::PushAppResponse { version: *version, existed: true });
+                return Ok(api::PushAppResponse { version: newest.version, existed: true });
             }
-            let version = newest.map_or(1, |(_, newest)| newest.saturating_add(1));
+            let version = newest.map_or(1, |newest| newest.version.saturating_add(1));
             let pushed = api::PushedApp { name: name.into(), version, app: Some(app.clone()), pushed_ms: now_ms() };
             let at = Name::new(format!("{}{version:010}", below(name))).map_err(status)?;
             let bytes = Arc::new(pushed.encode_to_vec());
@@ -115,26 +171,85 @@ impl Apps {
         Err(Status::aborted(format!("others push {name} all the time; push it again")))
     }
 
-    /// Deletes files that no version refers to, but for new ones.
+    /// Empties a version. It is no error if another removal does the same.
+    async fn forget(&self, kept: &Kept) -> Result<(), Status> {
+        let nothing: Arc<dyn Mapping> = Arc::new(Vec::<u8>::new());
+        match patiently(|| self.store.replace(&kept.at, &kept.meta.version, nothing.clone())).await.0 {
+            Err(e) if e.kind != Kind::Changed => Err(status(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes files that neither a version nor an open job refers to, but for new ones; and what is left of versions that were
+    /// removed long ago. Nothing, where it cannot be known what jobs there are: the master that leads does it.
     async fn collect(&self) -> Result<u32, Status> {
-        let apps = self.all("").await?;
-        let files = apps.iter().flat_map(|pushed| pushed.app.iter().flat_map(|app| &app.files));
-        let needed: BTreeSet<String> = files.map(|file| commit::app_file(&file.digest)).collect();
+        if self.node.app_files().await.is_err() {
+            return Ok(0);
+        }
         let root = format!("{ROOT}/apps/files/");
-        let found = patiently(|| list_all(&self.store, &root)).await.0.map_err(status)?;
-        let old = |meta: &Meta| meta.modified_ms > 0 && meta.modified_ms + STAYS.as_millis() as u64 <= now_ms();
+        let mut files = patiently(|| list_all(&self.store, &root)).await.0.map_err(status)?;
+        files.retain(|(_, meta)| is_older(meta, STAYS));
+        // Jobs last: one may be submitted just before the version is removed that it is made of.
+        let versions = self.versions("").await?;
+        let mut needed = BTreeSet::new();
+        for kept in &versions {
+            if !kept.is_removed() {
+                let app = self.read(&kept.at).await?.and_then(|pushed| pushed.app).unwrap_or_default();
+                needed.extend(app.files.iter().map(|file| commit::app_file(&file.digest)));
+            }
+        }
+        let Ok(of_jobs) = self.node.app_files().await else { return Ok(0) };
+        needed.extend(of_jobs.iter().map(|digest| commit::app_file(digest)));
+        files.retain(|(name, _)| !needed.contains(name.as_str()));
         let mut gone = 0;
-        for (name, _) in found.iter().filter(|(name, meta)| old(meta) && !needed.contains(name.as_str())) {
-            patiently(|| self.store.delete(name, None)).await.0.map_err(status)?;
-            gone += 1;
+        for (name, _) in &files {
+            // Somebody may have asked for it since it was listed.
+            let meta = self.look_up(name).await?;
+            if let Some(meta) = meta.filter(|meta| is_older(meta, STAYS)) {
+                patiently(|| self.store.delete(name, Some(&meta.version))).await.0.map_err(status)?;
+                gone += 1;
+            }
+        }
+        for pair in versions.windows(2) {
+            let [newer, kept] = pair else { continue };
+            if kept.is_removed() && newer.app == kept.app && is_older(&kept.meta, STAYS) {
+                patiently(|| self.store.delete(&kept.at, None)).await.0.map_err(status)?;
+            }
         }
         Ok(gone)
+    }
+
+    /// As [`Apps::collect`]; that it did not work is told to the operator, and another time will do.
+    async fn collected(&self) -> u32 {
+        self.collect().await.unwrap_or_else(|e| {
+            let what = format!("files of apps that nothing refers to were not all deleted: {}", e.message());
+            self.world.note(Note::Trouble { what });
+            0
+        })
+    }
+
+    /// Deletes what nothing refers to, every few hours.
+    pub(super) async fn collect_for_ever(self) {
+        loop {
+            tokio::time::sleep(COLLECT_EVERY).await;
+            self.collected().await;
+        }
     }
 }
 
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether an object was written so long ago, as far as the store says.
+fn is_older(meta: &Meta, than: Duration) -> bool {
+    meta.modified_ms > 0 && u128::from(meta.modified_ms) + than.as_millis() <= u128::from(now_ms())
+}
+
+fn no_such(name: &str, version: u32) -> Status {
+    let which = if version == 0 { name.to_string() } else { format!("{name}@{version}") };
+    Status::not_found(format!("no app was pushed as {which}"))
 }
 
 /// Below this lie the versions of an app, or those of all.
@@ -181,7 +296,9 @@ impl Service for Apps {
             Status::invalid_argument(format!("{:?} is no SHA-256 in 64 hexadecimal digits", begin.name))
         })?;
         let name = Name::new(commit::app_file(&digest)).map_err(status)?;
-        let (path, bytes, crc32c) = self.data.received(&name, limits::FILE_BYTES, &mut messages).await?;
+        // Until it is stored.
+        let _room = self.data.room().await?;
+        let (path, bytes, crc32c) = self.data.receive(&name, limits::FILE_BYTES, &mut messages).await?;
         let failed = |e: std::io::Error| Status::internal(format!("cannot read {name} at this master: {e}"));
         let content = map_file(&path).map_err(failed)?;
         let digested = content.clone();
@@ -192,9 +309,12 @@ impl Service for Apps {
                 begin.name
             )));
         }
-        match patiently(|| self.store.put(&name, content.clone())).await.0 {
-            Err(e) if e.kind != Kind::AlreadyExists => return Err(status(e)),
-            _ => {}
+        let is_there = match patiently(|| self.store.put(&name, content.clone())).await.0 {
+            Err(e) if e.kind == Kind::AlreadyExists => self.has(&digest).await?,
+            put => put.map(|()| true).map_err(status)?,
+        };
+        if !is_there {
+            return Err(Status::aborted(format!("{name} was deleted meanwhile; send it again")));
         }
         Ok(Response::new(api::FileInfo { name: begin.name, bytes, crc32c: Some(crc32c), modified_ms: 0 }))
     }
@@ -221,6 +341,9 @@ impl Service for Apps {
                 format!("an app has the name of what runs it, at most {most} files, and 63 KiB of flags and names");
             return Err(Status::invalid_argument(what));
         }
+        if app.files.iter().map(|file| &file.path).collect::<BTreeSet<_>>().len() < app.files.len() {
+            return Err(Status::invalid_argument("two files of the app have one name; rename one of them"));
+        }
         for file in &app.files {
             if file.digest.len() != 32 || !self.has(&file.digest).await? {
                 return Err(Status::failed_precondition(format!(
@@ -233,15 +356,35 @@ impl Service for Apps {
     }
 
     async fn list(&self, request: Request<api::ListAppsRequest>) -> Result<Response<api::ListAppsResponse>, Status> {
-        let name = request.into_inner().name;
+        let api::ListAppsRequest { name, version, newest, page_token } = request.into_inner();
         if !name.is_empty() {
             check_name(&name)?;
         }
-        let apps = self.all(&name).await?;
-        if apps.is_empty() && !name.is_empty() {
-            return Err(Status::not_found(format!("no app was pushed as {name}")));
+        let mut all = self.versions(&name).await?;
+        all.retain(|kept| !kept.is_removed() && (version == 0 || kept.version == version));
+        if all.is_empty() && !name.is_empty() {
+            return Err(no_such(&name, version));
         }
-        Ok(Response::new(api::ListAppsResponse { apps }))
+        if newest {
+            all.dedup_by(|next, first| next.app == first.app);
+        }
+        if !page_token.is_empty() {
+            let last = page_token.split_once('@').and_then(|(app, version)| Some((app, version.parse::<u32>().ok()?)));
+            let (app, version) = last.ok_or_else(|| Status::invalid_argument("no page is called so"))?;
+            all.retain(|kept| (kept.app.as_str(), Reverse(kept.version)) > (app, Reverse(version)));
+        }
+        let (mut answer, mut bytes) = (api::ListAppsResponse::default(), 0);
+        for (n, kept) in all.iter().enumerate() {
+            if let Some(pushed) = self.read(&kept.at).await? {
+                bytes += pushed.encoded_len();
+                answer.apps.push(pushed);
+            }
+            if (answer.apps.len() >= PAGE.0 || bytes >= PAGE.1) && n + 1 < all.len() {
+                answer.next_page_token = format!("{}@{}", kept.app, kept.version);
+                break;
+            }
+        }
+        Ok(Response::new(answer))
     }
 
     async fn remove(
@@ -250,18 +393,16 @@ impl Service for Apps {
     ) -> Result<Response<api::RemoveAppResponse>, Status> {
         let api::RemoveAppRequest { name, version } = request.into_inner();
         check_name(&name)?;
-        let all = self.versions(&name).await?;
-        let chosen: Vec<Name> =
-            all.into_iter().filter(|(_, n)| version == 0 || *n == version).map(|(at, _)| at).collect();
+        let mut chosen = self.versions(&name).await?;
+        chosen.retain(|kept| !kept.is_removed() && (version == 0 || kept.version == version));
         if chosen.is_empty() {
-            let which = if version == 0 { name } else { format!("{name}@{version}") };
-            return Err(Status::not_found(format!("no app was pushed as {which}")));
+            return Err(no_such(&name, version));
         }
-        for at in &chosen {
-            patiently(|| self.store.delete(at, None)).await.0.map_err(status)?;
+        for kept in &chosen {
+            self.forget(kept).await?;
         }
         let versions = u32::try_from(chosen.len()).unwrap_or(u32::MAX);
-        Ok(Response::new(api::RemoveAppResponse { versions, files: self.collect().await? }))
+        Ok(Response::new(api::RemoveAppResponse { versions, files: self.collected().await }))
     }
 }
 
@@ -294,6 +435,23 @@ mod tests {
         assert_eq!(unhex(name.rsplit('/').next().unwrap()), Some(digest));
         for bad in ["", "ab", &"g".repeat(64), &"+1".repeat(32), &"é".repeat(32)] {
             assert_eq!(unhex(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn objects_tell_of_versions_and_their_age() {
+        let meta = |len, modified_ms| Meta { len, version: Version(String::new()), modified_ms };
+        let kept = |name: &str, len| Kept::of(Name::new(name).unwrap(), meta(len, 0));
+        let name = format!("{}{:010}", below("words"), 7);
+        let one = kept(&name, 1).unwrap();
+        assert_eq!((one.app.as_str(), one.version, one.is_removed()), ("words", 7, false));
+        assert!(kept(&name, 0).unwrap().is_removed());
+        for other in ["x/words/7", &below("words/x"), &below("words")] {
+            assert!(kept(other.trim_end_matches('/'), 1).is_none(), "{other}");
+        }
+        // A store that does not say keeps everything.
+        for (modified_ms, is) in [(0, false), (1, true), (now_ms(), false), (u64::MAX, false)] {
+            assert_eq!(is_older(&meta(1, modified_ms), STAYS), is, "{modified_ms}");
         }
     }
 }

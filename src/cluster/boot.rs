@@ -163,7 +163,7 @@ pub async fn run(
     };
 
     let mut routes = Routes::default();
-    let mut leader = None;
+    let (mut leader, mut kept) = (None, None);
     if let Some(part) = master {
         let scratch = common.data.join("master");
         folder::make(&scratch)?;
@@ -182,10 +182,11 @@ pub async fn run(
             )
             .await
         };
-        leader = tokio::select! {
-            started = start => Some(started?),
+        let (node, found, apps) = tokio::select! {
+            started = start => started?,
             () = &mut stop => return Ok(()),
         };
+        (leader, kept) = (Some((node, found)), Some(apps));
     }
     let mut labourer = None;
     if let Some(part) = worker {
@@ -230,6 +231,7 @@ pub async fn run(
         let (channels, here) = (channels.clone(), here.clone());
         tokio::spawn(async move { say_where(&node, &channels, &here).await })
     });
+    let collecting = kept.filter(|_| settled).map(|apps| tokio::spawn(apps.collect_for_ever()));
     let mut working = labourer.clone().filter(|_| settled).map(|node| tokio::spawn(async move { node.run().await }));
     if settled {
         ready(&here);
@@ -275,8 +277,8 @@ pub async fn run(
             node.stop().await;
         }
     }
-    if let Some(moved) = moved {
-        moved.abort();
+    for task in [moved, collecting].into_iter().flatten() {
+        task.abort();
     }
     end.send_replace(true);
     let _ = serving.await;
@@ -407,7 +409,7 @@ async fn start_master(
     channels: &Channels,
     mut log: gristmill_raft::Options,
     routes: &mut Routes,
-) -> Result<(MasterNode<World>, Found), Error> {
+) -> Result<(MasterNode<World>, Found, super::apps::Apps), Error> {
     log.cluster = found.cluster();
     let of_nodes = common.wire.of_nodes();
     let raft = common.data.join("raft");
@@ -418,19 +420,19 @@ async fn start_master(
         Data::new(shared.clone(), &uploads).map_err(|source| folder::Error::Unusable { path: uploads, source })?;
     let transport = Transport::new(channels.clone());
     let options = master::Options { log: log.clone(), leader: Config::default() };
-    let level = world.level();
+    let (level, seen) = (world.level(), world.clone());
     let node = MasterNode::start(world, options, disks, |_| transport).await?;
     // What it was to do may have been done before it could write that down.
     let metrics = node.log().metrics();
     let found =
         if metrics.voters.is_empty() && metrics.learners.is_empty() { found } else { Found::Member(log.cluster) };
     let (workers, jobs, cluster) = Master::new(node.clone(), channels.clone(), shared.clone()).services();
-    let kept = super::apps::Apps::new(shared.clone(), files.clone());
+    let kept = super::apps::Apps::new(shared.clone(), files.clone(), node.clone(), seen);
     let gathering = part.gathers().map_or(0, |peers| peers.gathering);
     let public = std::mem::take(routes)
         .add_service(jobs)
         .add_service(cluster)
-        .add_service(kept.service())
+        .add_service(kept.clone().service())
         .add_service(files.service());
     *routes = http::beside(public)
         .add_service(health::reflection()?)
@@ -438,5 +440,5 @@ async fn start_master(
         .add_service(InterceptedService::new(admin::service(node.log().clone(), gathering), of_nodes.clone()))
         .add_service(InterceptedService::new(workers, of_nodes.clone()))
         .add_service(InterceptedService::new(level::service(level), of_nodes));
-    Ok((node, found))
+    Ok((node, found, kept))
 }

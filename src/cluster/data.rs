@@ -19,7 +19,7 @@ use gristmill_proto::v1 as api;
 use gristmill_proto::v1::data_server::DataServer;
 use gristmill_proto::v1::put_request::Part;
 use gristmill_raft::tokio::TokioRuntime;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -117,8 +117,13 @@ impl Data {
         DataServer::new(self)
     }
 
-    /// Takes in what follows the first message, and gives where it is.
-    async fn receive(
+    /// Waits for room for one more file of another service, which has it for as long as it holds this.
+    pub(super) async fn room(&self) -> Result<SemaphorePermit<'_>, Status> {
+        self.room.acquire().await.map_err(|e| Status::unavailable(e.to_string()))
+    }
+
+    /// Takes in what follows the first message, at most `most` bytes, and gives where it is.
+    pub(super) async fn receive(
         &self,
         name: &Name,
         most: u64,
@@ -170,17 +175,6 @@ impl Data {
             Some(end) if (end.bytes, end.crc32c) == (bytes, crc32c) => Ok((path, bytes, crc32c)),
             _ => Err(Status::data_loss(format!("{name}: what arrived is not what was sent; send it again"))),
         }
-    }
-
-    /// Takes in a file of at most `most` bytes for another service, when it is its turn.
-    pub(super) async fn received(
-        &self,
-        name: &Name,
-        most: u64,
-        messages: &mut Streaming<api::PutRequest>,
-    ) -> Result<(tempfile::TempPath, u64, u32), Status> {
-        let _turn = self.room.acquire().await.map_err(|e| Status::unavailable(e.to_string()))?;
-        self.receive(name, most, messages).await
     }
 
     /// Puts a file in the store, whole or not at all.

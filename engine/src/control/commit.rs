@@ -42,8 +42,12 @@ pub fn job_of(cluster: u64, name: &str) -> Option<u64> {
 
 /// The file of an app with this digest. It stays, for whatever cluster has this store.
 pub fn app_file(digest: &[u8]) -> String {
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{ROOT}/apps/files/{hex}")
+    format!("{ROOT}/apps/files/{}", hex(digest))
+}
+
+/// A digest as people write it.
+pub fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The plan of a job.

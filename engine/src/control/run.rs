@@ -56,6 +56,14 @@ pub(super) struct Running {
     pub(super) counters: Vec<wire::Counter>,
 }
 
+impl Running {
+    /// An attempt of which nothing was heard yet.
+    pub(super) fn new(task: TaskId, epoch: u32, worker: u64, since: Duration, given_ms: u64) -> Self {
+        let (progress_ppm, fetched, reported, early, backup, counters) = Default::default();
+        Self { task, epoch, worker, since, progress_ppm, fetched, reported, early, given_ms, backup, counters }
+    }
+}
+
 /// An open job.
 #[derive(Debug)]
 pub(super) struct Run {

@@ -1,5 +1,7 @@
 //! What a job's spec must satisfy before it is accepted, and the names that its outputs claim.
 
+use std::collections::BTreeSet;
+
 use gristmill_proto::internal::v1::refused::Code;
 use gristmill_proto::v1::{AppFile, JobSpec, Phase};
 use prost::Message as _;
@@ -52,10 +54,12 @@ fn check_one(spec: &JobSpec, follows: bool) -> Decision<()> {
     if app.name.is_empty() || app.name.len() > limits::SHORT_NAME_BYTES || app.build.len() > limits::SHORT_NAME_BYTES {
         return invalid(format!("the app's name and build have 1 to {} bytes", limits::SHORT_NAME_BYTES), "");
     }
+    let paths: BTreeSet<&str> = app.files.iter().map(|file| file.path.as_str()).collect();
     let bounds = [
         (app.arguments.len() <= limits::ARGUMENTS, "too many flags for the app"),
         (app.files.len() <= limits::FILES, "too many files for the app: at most 512; pack them into one"),
         (app.files.iter().all(is_file), "a file of the app has a digest of 32 bytes, a name, and at most 256 MiB"),
+        (paths.len() == app.files.len(), "two files of the app have one name"),
         (app.pushed.len() <= limits::PUSHED_BYTES, "the name under which the app was pushed is too long"),
         (follows || !spec.inputs.is_empty(), "no input is named"),
         (spec.inputs.len() <= limits::INPUTS, "too many inputs are named: use a glob, or a name that ends in '/'"),

@@ -93,7 +93,9 @@ struct Inner<E: Env> {
     cluster: AtomicU64,
     plans: Mutex<Plans>,
     jobs: Mutex<code::Jobs>,
-    files: futures_util::lock::Mutex<code::Here>,
+    files: Arc<Mutex<code::Files>>,
+    /// Held by whoever fetches one: others may want the same.
+    fetching: futures_util::lock::Mutex<()>,
     /// Objects of the store that were fetched.
     inputs: Cache<E::Rt>,
 }
@@ -128,7 +130,8 @@ impl<E: Env> Worker<E> {
                 cluster: AtomicU64::new(0),
                 plans: Mutex::default(),
                 jobs: Mutex::default(),
-                files: futures_util::lock::Mutex::default(),
+                files: Arc::default(),
+                fetching: futures_util::lock::Mutex::default(),
                 inputs,
             }),
         }
@@ -205,6 +208,10 @@ impl<E: Env> Inner<E> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn files(&self) -> MutexGuard<'_, code::Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn plans(&self) -> MutexGuard<'_, Plans> {
         self.plans.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -215,7 +222,8 @@ impl<E: Env> Inner<E> {
             self.inputs.clear();
             self.remove(paths::JOBS.to_string()).await;
             self.remove(paths::INPUTS.to_string()).await;
-            self.files.lock().await.clear();
+            let _fetching = self.fetching.lock().await;
+            self.files().forget();
             self.remove(paths::APPS.to_string()).await;
         }
         .boxed()

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Command};
+use gristmill_engine::control::commit::hex;
 use gristmill_engine::control::limits;
 use gristmill_engine::registry::{Entry, Files};
 use gristmill_proto::v1 as api;
@@ -13,13 +14,14 @@ use gristmill_proto::v1::put_request::Part;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tonic::transport::Channel;
+use tonic::{Code, Response};
 
 use super::super::failure::Failure;
 use super::super::sizes::{Size, counted};
 use super::super::{say, stdout};
 use super::ask::{WITHIN, answered_within, block_on, channel, format, output, table};
 use super::at::At;
-use super::data::date;
+use super::data::{date, walk};
 use crate::cluster::answer;
 use crate::cluster::data::PIECE;
 
@@ -101,35 +103,18 @@ fn named(of: &ArgMatches) -> Result<(String, u32), Failure> {
     version_of(of.get_one::<String>("name").map_or("", String::as_str))
 }
 
-/// A file on its way into the cluster.
-pub(super) struct Source {
-    /// What the app's flags call it.
-    name: String,
-    path: PathBuf,
-}
-
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failure {
     move |source| Failure::File { action, path: path.into(), source }
 }
 
-/// The files that a name in an app's flags stands for: itself, or all below it.
-fn sources(path: &Path, name: &str, all: &mut Vec<Source>) -> Result<(), Failure> {
-    let meta = fs::metadata(path).map_err(failed("look up", path))?;
-    if !meta.is_dir() {
-        all.push(Source { name: name.into(), path: path.into() });
-        return Ok(());
-    }
-    let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-    let mut entries = entries.map_err(failed("list", path))?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let own = entry.file_name().into_string();
-        let own = own.map_err(|_| Failure::Usage(format!("the name of {} is not UTF-8", entry.path().display())))?;
-        // Links to folders may lead in circles: they are passed over. Those to files are files.
-        if entry.path().is_dir() && entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
-            continue;
-        }
-        sources(&entry.path(), &format!("{}/{own}", name.trim_end_matches('/')), all)?;
+/// The files, with their names, that a name in an app's flags stands for: itself, or all below it.
+fn sources(path: &Path, name: &str, all: &mut Vec<(String, PathBuf)>) -> Result<(), Failure> {
+    if !fs::metadata(path).map_err(failed("look up", path))?.is_dir() {
+        all.push((name.into(), path.into()));
+    } else {
+        let mut below = Vec::new();
+        walk(path, name.trim_end_matches('/'), &mut below)?;
+        all.extend(below.into_iter().filter_map(|file| Some((file.name, file.path?))));
     }
     if all.len() > limits::FILES {
         let most = limits::FILES;
@@ -139,10 +124,10 @@ fn sources(path: &Path, name: &str, all: &mut Vec<Source>) -> Result<(), Failure
 }
 
 /// Makes sure that the cluster has files, and says what a spec says of them.
-fn send(channel: Channel, sources: &[Source]) -> Result<Vec<api::AppFile>, Failure> {
+fn send(channel: Channel, sources: &[(String, PathBuf)]) -> Result<Vec<api::AppFile>, Failure> {
     let mut client = AppsClient::new(channel);
     let mut files = Vec::new();
-    for Source { name, path } in sources {
+    for (name, path) in sources {
         let bytes = fs::read(path).map_err(failed("read", path))?;
         if bytes.len() as u64 > limits::FILE_BYTES {
             let (size, most) = (Size(bytes.len() as u64), Size(limits::FILE_BYTES));
@@ -152,11 +137,12 @@ fn send(channel: Channel, sources: &[Source]) -> Result<Vec<api::AppFile>, Failu
         files.push(api::AppFile { path: name.clone(), digest: digest.to_vec().into(), bytes: bytes.len() as u64 });
     }
     let digests = files.iter().map(|file| file.digest.clone()).collect();
-    let asked = answer::request(api::MissingFilesRequest { digests }, WITHIN);
-    let missing = block_on(async { answered_within(WITHIN, client.missing(asked)).await })?.digests;
-    for (file, source) in files.iter().zip(sources).filter(|(file, _)| missing.contains(&file.digest)) {
-        let bytes = fs::read(&source.path).map_err(failed("read", &source.path))?;
-        let name = file.digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    // Those that came long ago are written again.
+    let asked = answer::request(api::MissingFilesRequest { digests }, SENT_WITHIN);
+    let missing = block_on(async { answered_within(SENT_WITHIN, client.missing(asked)).await })?.digests;
+    for (file, (_, path)) in files.iter().zip(sources).filter(|(file, _)| missing.contains(&file.digest)) {
+        let bytes = fs::read(path).map_err(failed("read", path))?;
+        let name = hex(&file.digest);
         let end = api::PutEnd { bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) };
         let begin = Part::Begin(api::PutBegin { name, overwrite: false });
         let content = bytes.chunks(PIECE).map(|piece| Part::Content(piece.to_vec().into())).collect::<Vec<_>>();
@@ -167,18 +153,27 @@ fn send(channel: Channel, sources: &[Source]) -> Result<Vec<api::AppFile>, Failu
     Ok(files)
 }
 
-/// The files that a submission brings: those that its flags name, but for those that are there already.
+/// Whether one of these names is that of the file, or of one below it.
+fn is_among(names: &[&str], file: &str) -> bool {
+    let below = format!("{}/", file.trim_end_matches('/'));
+    names.iter().any(|name| *name == file || name.starts_with(&below))
+}
+
+/// The files that a submission brings: those that its flags name, but for those that are there already. All that the flags
+/// of a version name are ([`flags_alone`]): no file of this machine is read but those that the user named.
 pub(super) fn bring(
     at: &At,
     (entry, of): (&Entry, &ArgMatches),
     there: Vec<api::AppFile>,
 ) -> Result<Vec<api::AppFile>, Failure> {
-    let below = |name: &str| format!("{}/", name.trim_end_matches('/'));
-    let is_there = |name: &String| there.iter().any(|file| file.path == *name || file.path.starts_with(&below(name)));
+    let names: Vec<&str> = there.iter().map(|file| file.path.as_str()).collect();
     let mut found = Vec::new();
-    for name in entry.files(of)?.iter().filter(|name| !is_there(name)) {
+    for name in entry.files(of)?.iter().filter(|name| !is_among(&names, name)) {
         sources(Path::new(name), name, &mut found)?;
     }
+    // A folder may be named, and a file in it.
+    found.sort();
+    found.dedup_by(|next, first| next.0 == first.0);
     let brought = if found.is_empty() { Vec::new() } else { send(at.clone().channel()?, &found)? };
     Ok([there, brought].concat())
 }
@@ -210,33 +205,48 @@ fn kind_of(files: &[PathBuf], said: Vec<String>) -> Result<(String, Vec<String>)
     }
 }
 
+/// The flags of an app that is pushed, once they are right by themselves: what runs it knows them, so that no flag of a job is
+/// among them, and the files that they name are among these. What is wrong is told by the name of each flag.
+pub(super) fn flags_alone(
+    here: &[Entry],
+    kind: &str,
+    flags: Vec<String>,
+    files: &[&str],
+) -> Result<Vec<String>, Failure> {
+    let entry = here.iter().find(|entry| entry.brings_code() && entry.name() == kind);
+    let entry = entry.ok_or_else(|| Failure::Usage(format!("'{kind}' runs no apps that are pushed")))?;
+    #[cfg(feature = "scripts")]
+    let flags = if kind == crate::streaming::NAME {
+        let flags = flags.into_iter().map(Into::into).collect();
+        let two = crate::streaming::arguments::two_dashes(flags).into_iter();
+        two.map(|flag: std::ffi::OsString| flag.to_string_lossy().into_owned()).collect()
+    } else {
+        flags
+    };
+    let matches = entry.command().no_binary_name(true).try_get_matches_from(&flags)?;
+    entry.job(&matches, Files::Elsewhere)?;
+    match entry.files(&matches)?.iter().find(|named| !is_among(files, named)) {
+        Some(named) => Err(Failure::Usage(format!("the flags name {named}, which is not among the app's files"))),
+        None => Ok(flags),
+    }
+}
+
 fn push(program: &str, here: &[Entry], channel: Channel, of: &ArgMatches) -> Result<(), Failure> {
     let name = of.get_one::<String>("name").cloned().unwrap_or_default();
     let files: Vec<PathBuf> = of.get_many::<PathBuf>("file").into_iter().flatten().cloned().collect();
     let said = of.get_many::<String>("flags").into_iter().flatten().cloned().collect();
-    let (kind, arguments) = kind_of(&files, said)?;
-    #[cfg(feature = "scripts")]
-    let arguments = if kind == crate::streaming::NAME {
-        let arguments = arguments.into_iter().map(Into::into).collect();
-        let two = crate::streaming::arguments::two_dashes(arguments).into_iter();
-        two.map(|argument: std::ffi::OsString| argument.to_string_lossy().into_owned()).collect()
-    } else {
-        arguments
-    };
-    let brings = ["streaming", "python", "wasm"].contains(&kind.as_str());
-    let entry = here.iter().find(|entry| brings && entry.name() == kind);
-    let entry = entry.ok_or_else(|| Failure::Usage(format!("'{kind}' runs no apps that are pushed")))?;
-    // What is wrong with the flags is told at once, and by the name of each flag.
-    let matches = entry.command().no_binary_name(true).try_get_matches_from(&arguments)?;
-    entry.job(&matches, Files::Elsewhere)?;
+    let (kind, flags) = kind_of(&files, said)?;
     let mut found = Vec::new();
-    for file in &files {
-        sources(file, &file.file_name().unwrap_or_default().to_string_lossy(), &mut found)?;
+    for (n, file) in files.iter().enumerate() {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        if let Some(other) = files[..n].iter().find(|other| other.file_name() == file.file_name()) {
+            let (one, two) = (other.display(), file.display());
+            return Err(Failure::Usage(format!("{one} and {two} would both be called {name}; rename one of them")));
+        }
+        sources(file, &name, &mut found)?;
     }
-    let has = |named: &String| found.iter().any(|s| s.name == *named || s.name.starts_with(&format!("{named}/")));
-    if let Some(missing) = entry.files(&matches)?.iter().find(|named| !has(named)) {
-        return Err(Failure::Usage(format!("the flags name {missing}, which is not among the files to push")));
-    }
+    let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+    let arguments = flags_alone(here, &kind, flags, &names)?;
     let files = send(channel.clone(), &found)?;
     let app = Some(api::App { name: kind, arguments, files, ..Default::default() });
     let request = answer::request(api::PushAppRequest { name: name.clone(), app }, WITHIN);
@@ -250,21 +260,34 @@ fn push(program: &str, here: &[Entry], channel: Channel, of: &ArgMatches) -> Res
     Ok(())
 }
 
-/// Versions of an app, or of all.
-fn list(channel: Channel, name: &str) -> Result<Vec<api::PushedApp>, Failure> {
-    let request = answer::request(api::ListAppsRequest { name: name.into() }, WITHIN);
+/// All pages of what is asked for.
+fn list(channel: Channel, mut request: api::ListAppsRequest) -> Result<Vec<api::PushedApp>, Failure> {
     let mut client = AppsClient::new(channel);
-    Ok(block_on(async { answered_within(WITHIN, client.list(request)).await })?.apps)
+    let mut all = Vec::new();
+    loop {
+        let asked = answer::request(request.clone(), WITHIN);
+        let page = block_on(async { answered_within(WITHIN, client.list(asked)).await })?;
+        all.extend(page.apps);
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            return Ok(all);
+        }
+    }
 }
 
 /// The app that was pushed under a name, of that version or the newest; `None` if there is none.
 pub(super) fn find(at: At, text: &str) -> Result<Option<api::PushedApp>, Failure> {
     let (name, version) = version_of(text)?;
-    match list(at.channel()?, &name) {
-        Ok(all) => Ok(all.into_iter().find(|app| version == 0 || app.version == version)),
-        Err(Failure::Cluster(_)) => Ok(None),
-        Err(e) => Err(e),
-    }
+    let request = api::ListAppsRequest { name, version, newest: true, ..Default::default() };
+    let mut client = AppsClient::new(at.channel()?);
+    let asked = async {
+        match client.list(answer::request(request, WITHIN)).await {
+            Err(status) if status.code() == Code::NotFound => Ok(Response::new(api::ListAppsResponse::default())),
+            found => found,
+        }
+    };
+    let found = block_on(async { answered_within(WITHIN, asked).await })?.apps;
+    Ok(found.into_iter().find(|app| version == 0 || app.version == version))
 }
 
 fn print(of: &ArgMatches, apps: &[api::PushedApp]) -> Result<(), Failure> {
@@ -273,10 +296,7 @@ fn print(of: &ArgMatches, apps: &[api::PushedApp]) -> Result<(), Failure> {
         "json" => {
             let one = |pushed: &api::PushedApp| {
                 let app = pushed.app.clone().unwrap_or_default();
-                let file = |f: &api::AppFile| {
-                    let digest: String = f.digest.iter().map(|byte| format!("{byte:02x}")).collect();
-                    json!({"path": f.path, "bytes": f.bytes, "sha256": digest})
-                };
+                let file = |f: &api::AppFile| json!({"path": f.path, "bytes": f.bytes, "sha256": hex(&f.digest)});
                 let files: Vec<_> = app.files.iter().map(file).collect();
                 json!({
                     "name": pushed.name, "version": pushed.version, "kind": app.name, "arguments": app.arguments,
@@ -299,19 +319,12 @@ fn print(of: &ArgMatches, apps: &[api::PushedApp]) -> Result<(), Failure> {
 }
 
 fn ls(channel: Channel, of: &ArgMatches) -> Result<(), Failure> {
-    let mut apps = list(channel, "")?;
-    apps.dedup_by(|next, kept| next.name == kept.name);
-    print(of, &apps)
+    print(of, &list(channel, api::ListAppsRequest { newest: true, ..Default::default() })?)
 }
 
 fn show(channel: Channel, of: &ArgMatches) -> Result<(), Failure> {
     let (name, version) = named(of)?;
-    let mut apps = list(channel, &name)?;
-    apps.retain(|app| version == 0 || app.version == version);
-    if apps.is_empty() {
-        return Err(Failure::Cluster(format!("no app was pushed as {name}@{version}")));
-    }
-    print(of, &apps)
+    print(of, &list(channel, api::ListAppsRequest { name, version, ..Default::default() })?)
 }
 
 fn rm(program: &str, channel: Channel, of: &ArgMatches) -> Result<(), Failure> {

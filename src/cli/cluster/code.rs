@@ -30,6 +30,10 @@ struct CodeFlags {
     #[cfg(feature = "scripts")]
     #[arg(long, value_name = "PATH", help_heading = HEADING)]
     sandbox_read: Vec<std::path::PathBuf>,
+    /// Bytes that a task of a program may write into its folder, at the most
+    #[cfg(feature = "scripts")]
+    #[arg(long, value_name = "SIZE", default_value = "10GiB", help_heading = HEADING)]
+    code_scratch: Size,
     /// Memory for the code of one task, beyond what --memory is for; by default a slot's share of what that leaves
     #[arg(long, value_name = "SIZE", help_heading = HEADING)]
     code_memory: Option<Size>,
@@ -64,6 +68,7 @@ pub(super) fn of_worker(here: &[Entry], of: &ArgMatches, slots: u32, rest: u64) 
         network: flags.processes == Processes::Network,
         readable: flags.sandbox_read.clone(),
         memory,
+        scratch: flags.code_scratch.0,
     };
     #[cfg(feature = "scripts")]
     if flags.processes != Processes::Never && policy.required {

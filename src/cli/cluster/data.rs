@@ -5,7 +5,7 @@
 mod fetch;
 mod transfer;
 
-pub(super) use transfer::each_piece;
+pub(super) use transfer::{each_piece, walk};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use gristmill_proto::v1 as api;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
+use gristmill_engine::control::commit::hex;
 use gristmill_engine::exec::Threads;
 use gristmill_engine::job::{Context, Job, Observer, Options};
 use gristmill_engine::node;
@@ -90,6 +91,8 @@ struct Again<'a> {
     folder: &'a Path,
     id: String,
     job: Box<dyn Job>,
+    /// Its code came with it, and what that writes can be shown.
+    brings_code: bool,
     options: Options,
     listing: Vec<Object>,
     plan: TaskPlan,
@@ -160,12 +163,13 @@ impl<'a> Again<'a> {
                 next_step: "put them back as they were, or submit the job again".into(),
             });
         }
-        Ok(Self { program, channel, folder, id: status.id.clone(), job, options, listing, plan })
+        let (id, brings_code) = (status.id.clone(), entry.brings_code());
+        Ok(Self { program, channel, folder, id, job, brings_code, options, listing, plan })
     }
 
     fn which(&self, number: u32) -> Which<'_> {
         let maps = self.plan.tasks.len() as u32;
-        Which { job: &self.id, number, maps, reduces: self.plan.parts, keep: true }
+        Which { job: &self.id, number, attempt: 0, maps, reduces: self.plan.parts, keep: true }
     }
 
     fn said(&self, what: &str) {
@@ -242,7 +246,7 @@ impl<'a> Again<'a> {
         }
         let inputs = self.fetch(ranges)?;
         let mut task = self.map_task(number, "part", &[]);
-        if !self.job.brings_code() {
+        if !self.brings_code {
             let splitters = self.boundaries(&inputs)?;
             let task = MapTask { splitters: &splitters, ..task };
             let scratch = self.scratch();
@@ -333,21 +337,21 @@ fn joined(mut all: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
 fn listing(channel: &Channel, spec: &api::JobSpec) -> Result<Vec<Object>, Failure> {
     let mut all = Vec::new();
     for text in &spec.inputs {
-        let bad = |e: gristmill_engine::store::Error| Failure::Cluster(format!("input {text}: {e}"));
-        let mut pattern = Pattern::new(text).map_err(bad)?;
+        let pattern = |text: &str| Pattern::new(text).map_err(|e| Failure::Cluster(format!("input {text}: {e}")));
         let mut client = DataClient::new(channel.clone());
         let found = block_on(async { data::list(&mut client, text).await })?;
-        let file = |file: api::FileInfo| Object { name: file.name, len: file.bytes };
-        let found: Vec<Object> = found.into_iter().map(file).collect();
-        if !pattern.is_glob() && !text.ends_with('/') && !found.iter().any(|object| object.name == *text) {
-            pattern = Pattern::new(&format!("{text}/")).map_err(bad)?;
+        let mut found: Vec<Object> = found.into_iter().map(|f| Object { name: f.name, len: f.bytes }).collect();
+        let mut named = pattern(text)?;
+        if !named.is_glob() && !text.ends_with('/') {
+            // An object of that name, else all below the folder.
+            if let Some(alone) = found.iter().position(|object| object.name == *text) {
+                all.push(found.swap_remove(alone));
+                continue;
+            }
+            named = pattern(&format!("{text}/"))?;
         }
-        let named = |object: &Object| Name::new(object.name.as_str()).is_ok_and(|name| pattern.names_input(&name));
-        let alone = found.iter().find(|object| !pattern.is_glob() && object.name == *text).cloned();
-        match alone {
-            Some(object) => all.push(object),
-            None => all.extend(found.into_iter().filter(named)),
-        }
+        found.retain(|object| Name::new(object.name.as_str()).is_ok_and(|name| named.names_input(&name)));
+        all.extend(found);
     }
     if all.is_empty() {
         return Err(Failure::Cluster(format!("the inputs are gone: {}", spec.inputs.join(" "))));
@@ -362,9 +366,8 @@ fn app_files(channel: &Channel, app: &api::App, folder: &Path) -> Result<BTreeMa
     let below = folder.join("app");
     fs::create_dir_all(&below).map_err(file_error("create", &below))?;
     for file in &app.files {
-        let hex: String = file.digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        let path = below.join(&hex);
-        if here.insert(hex) {
+        let path = below.join(hex(&file.digest));
+        if here.insert(path.clone()) {
             let request = api::GetFileRequest { digest: file.digest.clone() };
             let mut client = AppsClient::new(channel.clone());
             let bytes = block_on(async {

@@ -179,9 +179,13 @@ pub(crate) fn of_pushed(
         return Ok((arguments, None));
     };
     let app = pushed.app.unwrap_or_default();
-    let words = std::iter::once(app.name).chain(app.arguments).map(OsString::from);
-    arguments.splice(2..3, words);
-    Ok((arguments, Some(Pushed { called: format!("{}@{}", pushed.name, pushed.version), files: app.files })))
+    let called = format!("{}@{}", pushed.name, pushed.version);
+    // Whoever pushed it says neither where the job goes nor which files of this machine it takes along.
+    let files: Vec<&str> = app.files.iter().map(|file| file.path.as_str()).collect();
+    let flags = super::app::flags_alone(here, &app.name, app.arguments, &files);
+    let flags = flags.map_err(|e| Failure::Usage(format!("{called} cannot be run: {}; push it again", e.line())))?;
+    arguments.splice(2..3, std::iter::once(app.name).chain(flags).map(OsString::from));
+    Ok((arguments, Some(Pushed { called, files: app.files })))
 }
 
 pub(super) fn submit(program: &str, apps: &[Entry], pushed: Option<Pushed>, of: &ArgMatches) -> Result<(), Failure> {

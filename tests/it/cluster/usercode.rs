@@ -1,8 +1,10 @@
 //! Apps that users bring, on a cluster: scripts, Python functions and WebAssembly give what they give on one machine, whatever
 //! dies; what the administrator did not allow is refused; what was pushed is found by its name.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use gristmill::cluster::proto::prost::Message as _;
+use gristmill::cluster::proto::v1 as api;
 use rustix::process::Signal;
 
 use super::nodes::{Cluster, manifest, parts, run_local, texts};
@@ -288,6 +290,7 @@ fn apps_are_pushed_in_versions_and_found_by_name() {
         ("x map.py -- streaming -mapper map.py -file other.py", "other.py, which is not among"),
         ("x map.py -- streaming -mapper map.py --sandbox=off", "--sandbox=off"),
         ("x map.py -- wordcount", "runs no apps that are pushed"),
+        ("x map.py lib/map.py -- streaming -mapper map.py", "map.py and lib/map.py would both be called map.py"),
     ] {
         let told = push(&cluster, what);
         assert!(told.code != Some(0) && told.err.contains(why), "{what}: {told:?}");
@@ -299,8 +302,83 @@ fn apps_are_pushed_in_versions_and_found_by_name() {
         assert!(told.code == Some(1) && told.err.contains(why), "{what}: {told:?}");
     }
     assert_eq!(cluster.ask("app rm words").code, Some(0));
-    let told = cluster.ask("submit words books/ -o out/4");
-    assert!(told.code == Some(2) && told.err.contains("unrecognized"), "{told:?}");
+    for name in ["words", "words@2"] {
+        let told = cluster.ask(&format!("submit {name} books/ -o out/4"));
+        assert!(told.code == Some(2) && told.err.contains("unrecognized"), "{name}: {told:?}");
+    }
+    // No number is given twice, even if what has it would be the same.
+    assert!(cluster.ask("app push words words.py").err.contains("words@3 is in the cluster"));
+    assert_eq!(cluster.ask("app rm words@3").code, Some(0));
+    assert!(cluster.ask("app push words words.py").err.contains("words@4 is in the cluster"));
+    assert_eq!(cluster.ask("app show words -o name").out, "words@4\n");
+    assert_eq!(cluster.ask("app ls -o name").out, "clicks@1\nwords@4\n");
+    // A cluster that does not answer is told of as such.
+    let told = cluster.folder.run("submit words books/ -o out/4 --at 127.0.0.1:1");
+    assert!(told.code == Some(1) && told.err.contains("the cluster did not do it"), "{told:?}");
+}
+
+#[test]
+fn who_pushes_an_app_takes_nothing_from_who_submits_it() {
+    let mut cluster = cluster(1, 1, "--processes isolated");
+    // As no `app push` makes them.
+    let versions: [(&str, &[&str], &[&str], &str); 6] = [
+        ("takes", &["words.py"], &[], "words.py, which is not among"),
+        ("more", &["words.py", "--file=map.py"], &["words.py"], "map.py, which is not among"),
+        ("says", &["words.py", "--overwrite"], &["words.py"], "'--overwrite'"),
+        ("goes", &["words.py", "--at=127.0.0.1:1"], &["words.py"], "'--at'"),
+        ("other", &["books/"], &[], "runs no apps that are pushed"),
+        ("twice", &["words.py"], &["words.py", "words.py"], "two files of the app have one name"),
+    ];
+    for (name, arguments, files, why) in versions {
+        let file = |path: &&str| api::AppFile { path: (*path).into(), digest: vec![0; 32].into(), bytes: 1 };
+        let app = api::App {
+            name: if name == "other" { "wordcount" } else { "python" }.into(),
+            arguments: arguments.iter().map(|flag| (*flag).into()).collect(),
+            files: files.iter().map(file).collect(),
+            ..Default::default()
+        };
+        let version = api::PushedApp { name: name.into(), version: 1, app: Some(app), pushed_ms: 1 };
+        cluster.folder.file(&format!("store/.gristmill/apps/named/{name}/0000000001"), version.encode_to_vec());
+        let told = cluster.ask(&format!("submit {name} books/0.txt -o out/{name}"));
+        assert!(told.code != Some(0) && told.err.contains(why), "{name}: {told:?}");
+    }
+    let files = cluster.folder.path().join("store/.gristmill/apps/files");
+    assert!(super::nodes::files(&files).is_empty(), "nothing was sent");
+    // What its user types comes along.
+    assert_eq!(cluster.ask("app push uses uses.py").code, Some(0));
+    let done = cluster.ask("submit uses books/0.txt -o out/uses --files lib,lib/consts.py#more.py --map-only");
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert_eq!(super::nodes::files(&files).len(), 2);
+}
+
+#[test]
+fn files_of_apps_stay_while_something_needs_them() {
+    let mut cluster = cluster(1, 0, "");
+    let folder = cluster.folder.path().join("store/.gristmill/apps/files");
+    let files = || super::nodes::files(&folder);
+    let done = |cluster: &mut Cluster, what: &str| assert_eq!(cluster.ask(what).code, Some(0), "{what}");
+    let make_old = || {
+        let then = SystemTime::now() - Duration::from_secs(48 * 60 * 60);
+        let all = files().into_iter().map(|path| std::fs::File::options().write(true).open(path).unwrap());
+        all.for_each(|file| file.set_modified(then).unwrap());
+    };
+    done(&mut cluster, "app push words words.py");
+    cluster.folder.file("words.py", WORDS.to_uppercase());
+    done(&mut cluster, "app push words words.py");
+    assert_eq!(files().len(), 2);
+    // A day after they came, those go that no version has.
+    make_old();
+    done(&mut cluster, "app rm words@1");
+    assert_eq!(files().len(), 1);
+    // Whoever is told that a file is there has the time to name it.
+    done(&mut cluster, "app push others words.py");
+    done(&mut cluster, "app rm words");
+    done(&mut cluster, "app rm others");
+    assert_eq!(files().len(), 1);
+    done(&mut cluster, "app push words words.py");
+    make_old();
+    done(&mut cluster, "app rm words");
+    assert_eq!(files().len(), 0);
 }
 
 #[test]

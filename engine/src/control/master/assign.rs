@@ -91,22 +91,7 @@ impl Master {
             worker.answer.assignments.push(assignment);
         });
         self.ready.insert(id);
-        let since = self.now.mono;
-        let (progress_ppm, fetched, reported) = (0, false, false);
-        let worker = id;
-        let running = Running {
-            task,
-            epoch,
-            worker,
-            since,
-            progress_ppm,
-            fetched,
-            reported,
-            early,
-            given_ms,
-            backup,
-            counters: Vec::new(),
-        };
+        let running = Running { early, backup, ..Running::new(task, epoch, id, self.now.mono, given_ms) };
         self.begin(attempt, running);
     }
 

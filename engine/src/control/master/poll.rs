@@ -136,23 +136,7 @@ impl Master {
             Some(run) if run.attempts_of(task).len() < ABREAST => {}
             _ => return false,
         }
-        let since = self.now.mono;
-        let (fetched, reported, early, backup) = Default::default();
-        let (worker, progress_ppm) = (id, 0);
-        let running = Running {
-            task,
-            epoch,
-            worker,
-            since,
-            progress_ppm,
-            fetched,
-            reported,
-            early,
-            given_ms,
-            backup,
-            counters: Vec::new(),
-        };
-        self.begin(attempt, running);
+        self.begin(attempt, Running::new(task, epoch, id, self.now.mono, given_ms));
         true
     }
 

@@ -4,10 +4,11 @@
 //! the transport passes the request on.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::internal::v1::command::Action;
 use gristmill_proto::internal::v1::reply::Outcome;
@@ -223,6 +224,18 @@ impl<E: MasterEnv> MasterNode<E> {
             }
             Err(e) => Err(refused(Code::Unavailable, e.to_string(), "try again")),
         }
+    }
+
+    /// Digests of the files of apps that jobs need which have not ended, with the jobs after them.
+    ///
+    /// # Errors
+    /// That this master does not lead.
+    pub async fn app_files(&self) -> Result<BTreeSet<Bytes>, ApiError> {
+        self.confirm().await?;
+        let state = self.inner.state();
+        let open = state.jobs().filter(|job| !job.has_ended());
+        let specs = open.flat_map(|job| std::iter::successors(Some(&*job.spec), |spec| spec.then.as_deref()));
+        Ok(specs.filter_map(|spec| spec.app.as_ref()).flat_map(|app| &app.files).map(|f| f.digest.clone()).collect())
     }
 
     /// `Jobs.List`.

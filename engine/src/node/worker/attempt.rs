@@ -19,7 +19,7 @@ use crate::control::commit;
 use crate::control::limits::{COUNTERS, ERROR_BYTES, FETCHED_PPM};
 use crate::data::output::lock;
 use crate::error::Error;
-use crate::job::{Context, Job, Observer, Options, Phase};
+use crate::job::{Context, Job, Observer, Options, Phase, SoFar};
 use crate::node::env::Env;
 use crate::node::objects::{self, Inputs};
 use crate::node::point::Point;
@@ -62,6 +62,11 @@ fn of_engine(e: Error) -> wire::Failure {
     failure(cause, e)
 }
 
+/// What user code is told of which attempt it is: the number that the leader gave it, of all that it gave out in its term.
+fn number_of(task: &wire::Task) -> u32 {
+    task.attempt.map_or(0, |attempt| attempt.counter as u32)
+}
+
 fn counters(all: BTreeMap<String, u64>) -> Vec<wire::Counter> {
     all.into_iter().take(COUNTERS).map(|(name, value)| wire::Counter { name, value }).collect()
 }
@@ -71,7 +76,7 @@ struct Meter {
     log: Box<dyn Fn(&str) + Send + Sync>,
     progress: Arc<AtomicU32>,
     counters: Arc<Mutex<Vec<wire::Counter>>>,
-    status: Mutex<Option<String>>,
+    so_far: Mutex<SoFar>,
     /// Where this stretch of the work begins and ends.
     share: (u32, u32),
     total: AtomicU64,
@@ -80,11 +85,11 @@ struct Meter {
 
 impl Meter {
     fn new<E: Env>(env: &E, controls: &Controls, share: (u32, u32)) -> Self {
-        let (total, done, status) = Default::default();
+        let (total, done, so_far) = Default::default();
         let (env, log) = (env.clone(), controls.log.clone());
         let log = Box::new(move |line: &str| log.say(env.wall_ms(), line));
         let (progress, counters) = (controls.progress.clone(), controls.counters.clone());
-        Self { log, progress, counters, status, share, total, done }
+        Self { log, progress, counters, so_far, share, total, done }
     }
 }
 
@@ -111,14 +116,15 @@ impl Observer for Meter {
         (self.log)(line);
     }
 
-    fn so_far(&self, _: &str, counted: &BTreeMap<String, i64>, status: Option<&str>) {
-        let up = counted.iter().filter_map(|(name, n)| Some((name.clone(), u64::try_from(*n).ok()?)));
+    fn so_far(&self, task: &str, counted: &BTreeMap<String, i64>, status: Option<&str>) {
+        let mut so_far = lock(&self.so_far);
+        let before = so_far.status.clone();
+        // A map and what combines it are two.
+        so_far.hear(task, counted, status);
+        let up = so_far.counters().into_iter().filter_map(|(name, n)| Some((name, u64::try_from(n).ok()?)));
         *lock(&self.counters) = counters(up.collect());
-        let status = status.map(String::from);
-        let mut last = lock(&self.status);
-        if status.is_some() && *last != status {
-            (self.log)(&format!("status: {}", status.as_deref().unwrap_or_default()));
-            *last = status;
+        if let Some((_, status)) = so_far.status.as_ref().filter(|_| so_far.status != before) {
+            (self.log)(&format!("status: {status}"));
         }
     }
 }
@@ -248,8 +254,9 @@ impl<E: Env> Inner<E> {
         let (scratch, stop) = (self.env.scratch().clone(), controls.stop.clone());
         let meter = Meter::new(&self.env, controls, (0, 990_000));
         let (name, number, maps) = (assignment.job_name.clone(), task.partition, assignment.maps);
+        let id = number_of(task);
         let made = self.env.offload(bytes, move |exec| {
-            let which = Which { job: &name, number, maps, reduces: parts, keep: false };
+            let which = Which { job: &name, number, attempt: id, maps, reduces: parts, keep: false };
             let task = MapTask { which, inputs: &listing, ranges: &ranges, parts, splitters: &splitters, file: &file };
             let context = Context { exec, observer: &meter, stop: &stop };
             match parts {
@@ -335,9 +342,10 @@ impl<E: Env> Inner<E> {
         let meter = Meter::new(&self.env, controls, (FETCHED_PPM, 950_000));
         let bytes = segments.iter().map(|s| s.len()).sum();
         let (job_name, maps, reduces) = (assignment.job_name.clone(), assignment.maps, assignment.reduces);
+        let id = number_of(task);
         let made = self.env.offload(bytes, move |exec| {
             let extras = if part == 0 { job.extra_files(&names) } else { Vec::new() };
-            let which = Which { job: &job_name, number: part, maps, reduces, keep: false };
+            let which = Which { job: &job_name, number: part, attempt: id, maps, reduces, keep: false };
             let task = ReduceTask { which, inputs: &names, part, segments, file: &made_file };
             let context = Context { exec, observer: &meter, stop: &stop };
             job.reduce_task(task, &scratch, &options, &context).map(|made| (made, extras))

@@ -38,10 +38,10 @@ pub(super) fn bar(total: Option<u64>) -> ProgressBar {
 }
 
 /// A file to be stored.
-struct Source {
+pub(in super::super) struct Source {
     /// None: standard input.
-    path: Option<PathBuf>,
-    name: String,
+    pub(in super::super) path: Option<PathBuf>,
+    pub(in super::super) name: String,
     bytes: u64,
 }
 
@@ -56,7 +56,7 @@ fn last(path: &Path) -> Result<String, Failure> {
 }
 
 /// All files below a folder, with what their names get.
-fn walk(folder: &Path, name: &str, found: &mut Vec<Source>) -> Result<(), Failure> {
+pub(in super::super) fn walk(folder: &Path, name: &str, found: &mut Vec<Source>) -> Result<(), Failure> {
     let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let mut entries = entries.map_err(file_error("list", folder))?;
     entries.sort_by_key(fs::DirEntry::file_name);
