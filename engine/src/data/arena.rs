@@ -10,13 +10,16 @@ const LARGEST_BLOCK: usize = 8 << 20;
 /// Bytes of a key's length, and how they are aligned.
 const KEY_HEAD: usize = size_of::<u32>();
 
-/// Bytes somewhere in an arena or in pinned input.
+/// Bytes somewhere in an arena or in pinned input, at most 1 GiB. Packed: tables and lists have one for each value.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
+#[repr(C, packed(4))]
 pub struct Span {
     start: *const u8,
-    len: usize,
+    len: u32,
 }
+
+const _: () = assert!(size_of::<Span>() == 12);
 
 // SAFETY: a span is an address; reading it is the unsafe act, and what it points to is never written again.
 unsafe impl Send for Span {}
@@ -26,7 +29,8 @@ unsafe impl Sync for Span {}
 impl Span {
     #[inline(always)]
     pub(crate) fn of(bytes: &[u8]) -> Self {
-        Self { start: bytes.as_ptr(), len: bytes.len() }
+        assert!(u32::try_from(bytes.len()).is_ok(), "records have an end");
+        Self { start: bytes.as_ptr(), len: bytes.len() as u32 }
     }
 
     /// # Safety
@@ -34,7 +38,7 @@ impl Span {
     #[inline(always)]
     pub(crate) unsafe fn bytes<'a>(self) -> &'a [u8] {
         // SAFETY: passed on to the caller.
-        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+        unsafe { std::slice::from_raw_parts(self.start, self.len as usize) }
     }
 }
 
@@ -76,7 +80,8 @@ impl Arena {
         let start = self.room(bytes.len());
         // SAFETY: `room` gave that many bytes to us alone.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len()) };
-        Span { start, len: bytes.len() }
+        // SAFETY: written just now, to stay as long as the arena.
+        Span::of(unsafe { std::slice::from_raw_parts(start, bytes.len()) })
     }
 
     /// Copies a key of less than 4 GiB in, length first. The address is below 2^48 on every system that we know.
