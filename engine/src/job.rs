@@ -363,3 +363,21 @@ pub(crate) fn shuffle_name(shuffle: Shuffle) -> &'static str {
         Shuffle::Sort => "sort",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_so_far_is_summed_over_tasks_and_not_over_attempts() {
+        let counted = |n: i64| BTreeMap::from([("lines".to_string(), n)]);
+        let mut so_far = SoFar::default();
+        so_far.hear("map task 0", &counted(5), Some("half"));
+        so_far.hear("combine task 0", &counted(2), None);
+        assert_eq!(so_far.counters(), counted(7));
+        // Another attempt began.
+        so_far.hear("map task 0", &counted(1), None);
+        assert_eq!(so_far.counters(), counted(3));
+        assert_eq!(so_far.status, Some(("map task 0".into(), "half".into())));
+    }
+}
