@@ -324,8 +324,8 @@ fn the_example_in_rust_counts_words() {
     let app = std::fs::read(target.join("wasm32-unknown-unknown/release/examples/wordcount.wasm")).unwrap();
     let done = f.wasm(&app, &[]);
     assert_eq!(done.out, COUNTS, "{}", done.err);
-    assert!(done.err.contains("wordcount:handed on "), "{}", done.err);
-    // A table that is full, combined pairs, and keys that go on from call to call.
+    assert!(done.err.contains("wordcount:tasks "), "{}", done.err);
+    // Many words, and keys that go on from call to call.
     let text: String =
         (0..300_000u32).map(|n| format!("w{} same\n", n.wrapping_mul(2_654_435_761) % 150_000)).collect();
     f.file("in", &text);

@@ -6,13 +6,16 @@
 //! ```
 //!
 //! What is exported is a plain module whose functions are as the canonical ABI has those of the world `gristmill:app/app`
-//! (`docs/wasm.md`): nothing else is needed to make an app of it. `abi` is that ABI, `pairs` how pairs are packed.
+//! (`docs/wasm.md`): nothing else is needed to make an app of it. `abi` is that ABI, `pairs` how pairs are packed, `sums` a table for those
+//! who count.
 //! An error of a function fails its task, with its text; so does a panic, without.
 
 pub mod abi;
 mod pairs;
+mod sums;
 
 pub use pairs::{Pairs, Values};
+pub use sums::Sums;
 
 /// What a task is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,10 +10,11 @@ impl Pairs {
     /// # Panics
     /// If one of the two has 4 GiB or more.
     pub fn push(&mut self, key: &[u8], value: &[u8]) {
-        for part in [key, value] {
-            let len = u32::try_from(part.len()).unwrap_or_else(|_| panic!("a key or value has 4 GiB or more"));
-            self.0.extend_from_slice(&len.to_le_bytes());
-        }
+        let [key_len, value_len] = [key, value]
+            .map(|part| u32::try_from(part.len()).unwrap_or_else(|_| panic!("a key or value has 4 GiB or more")));
+        let head = u64::from(key_len) | u64::from(value_len) << 32;
+        self.0.reserve(8 + key.len() + value.len());
+        self.0.extend_from_slice(&head.to_le_bytes());
         self.0.extend_from_slice(key);
         self.0.extend_from_slice(value);
     }
