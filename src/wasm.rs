@@ -126,7 +126,7 @@ impl Runner for Component {
 
     /// Few tasks: what an instance holds, and what it hands on of that, is the less the more it has read.
     fn split_bytes(&self, all: u64, threads: u64) -> u64 {
-        (all / threads).clamp(4 << 20, 256 << 20)
+        all.div_ceil(threads).clamp(4 << 20, 256 << 20)
     }
 
     fn begin<'r>(&'r self, attempt: &Attempt<'r>) -> Result<Box<dyn Session + 'r>, Trouble> {

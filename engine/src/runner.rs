@@ -115,6 +115,11 @@ pub struct Failed {
     pub words: Vec<String>,
 }
 
+/// Bytes of a map task of so many in all, on whatever machine: what code remembers within a task is the same everywhere.
+pub(crate) fn even_share(all: u64) -> u64 {
+    (all / 32).clamp(4 << 20, 64 << 20)
+}
+
 /// Runs user code.
 pub trait Runner: Send + Sync {
     /// Called before the first attempt of a job, and not again once it went well: files may be put below `folder`, which is
@@ -134,7 +139,7 @@ pub trait Runner: Send + Sync {
     /// by itself should not weigh much, nor doing one again.
     fn split_bytes(&self, all: u64, threads: u64) -> u64 {
         let _ = threads;
-        (all / 32).clamp(4 << 20, 64 << 20)
+        even_share(all)
     }
 
     /// Begins an attempt.

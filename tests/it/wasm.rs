@@ -128,6 +128,20 @@ fn batches_have_a_size_and_a_failure_has_a_place() {
     assert_eq!((done.code, done.out.as_str()), (Some(0), "a\t1\na\t1\na\t1\nz\t1\n"), "{}", done.err);
 }
 
+/// A part for each task: how many there are was once the machine's to say.
+#[test]
+fn parts_of_an_app_that_only_maps_do_not_depend_on_threads() {
+    let f = folder(&"aaaaaaa\n".repeat(3 << 19));
+    let app = map("(call $pair (local.get $at) (i32.const 1))");
+    let mut all = Vec::new();
+    for threads in ["1", "3"] {
+        let done = f.wasm(&app, &["--map-only", "--threads", threads, "-o", threads]);
+        assert_eq!(done.code, Some(0), "{}", done.err);
+        all.push(f.read(&format!("{threads}/_SUCCESS")));
+    }
+    assert!(all[0] == all[1] && all[0].contains("part-00002"), "{} {}", all[0], all[1]);
+}
+
 #[test]
 fn an_app_that_misbehaves_is_ended_with_its_task() {
     let f = folder("one\n");

@@ -98,12 +98,13 @@ impl RunnerJob {
 impl RunnerJob {
     /// Bytes of a map task on one machine.
     fn split_bytes(&self, sources: &Sources, threads: usize) -> u64 {
-        let (all, threads) = (sources.known_bytes(), threads.max(1) as u64);
-        let tasks = all.div_ceil(self.runner.split_bytes(all, threads).max(1)).max(1);
-        // As many as all threads have done at the same time.
-        let tasks = if tasks < threads { tasks } else { tasks.next_multiple_of(threads) };
-        // A job that only maps has a part for each task.
-        all.div_ceil(tasks.min(u64::from(MAX_PARTS / 2))).max(1)
+        let all = sources.known_bytes();
+        let share = match self.reduces {
+            // Each task has a part: how many there are is not for the machine to say.
+            Reduces::None => super::even_share(all),
+            _ => self.runner.split_bytes(all, threads.max(1) as u64),
+        };
+        share.max(all / u64::from(MAX_PARTS / 2))
     }
 
     /// What brings keys together, in so many parts.
