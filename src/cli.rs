@@ -9,6 +9,8 @@ mod closed;
 #[cfg(feature = "cluster")]
 mod cluster;
 mod completions;
+#[cfg(feature = "cluster")]
+mod durations;
 mod explain;
 mod failure;
 mod flags;
@@ -46,7 +48,7 @@ pub(crate) fn main(apps: Vec<Entry>) -> ExitCode {
     }
     panics::quieten();
     let program = program();
-    let done = catch_unwind(AssertUnwindSafe(|| commanded(&program, &apps)));
+    let done = catch_unwind(AssertUnwindSafe(|| commanded(&program, &apps, std::env::args_os().collect())));
     match done.unwrap_or_else(|_| Err(Failure::Bug(panics::last()))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.tell(&program),
@@ -66,10 +68,10 @@ fn program() -> String {
     name.unwrap_or_else(|| env!("CARGO_PKG_NAME").into())
 }
 
-fn commanded(program: &str, all: &[Entry]) -> Result<(), Failure> {
+/// Does what these arguments say, of which the first is the program's name.
+fn commanded(program: &str, all: &[Entry], arguments: Vec<OsString>) -> Result<(), Failure> {
     let here = here(all);
     let mut command = tree::command(program, all, &here)?;
-    let arguments: Vec<OsString> = std::env::args_os().collect();
     #[cfg(feature = "cluster")]
     let (arguments, pushed) = cluster::of_pushed(&here, cluster::of_context(arguments))?;
     #[cfg(feature = "scripts")]
@@ -81,6 +83,8 @@ fn commanded(program: &str, all: &[Entry]) -> Result<(), Failure> {
         Some(("apps", _)) => apps::apps(&here),
         #[cfg(feature = "cluster")]
         Some(("raft", of)) => raft::raft(program, of),
+        #[cfg(feature = "cluster")]
+        Some(("admin", of)) => cluster::admin(program, &command, of, &|arguments| commanded(program, all, arguments)),
         #[cfg(feature = "cluster")]
         Some(of) if let Some(done) = cluster::command(program, &here, pushed, of) => done,
         Some(("completions", of)) => completions::completions(program, &mut command, of),

@@ -32,7 +32,13 @@ struct Log(State, u64);
 impl Log {
     fn commit(&mut self, action: Action) -> Vec<gristmill_engine::control::apply::Touch> {
         self.1 += 1;
-        let command = wire::Command { now_ms: self.1, principal: "ann".into(), level: 1, action: Some(action) };
+        let command = wire::Command {
+            now_ms: self.1,
+            principal: "ann".into(),
+            level: 1,
+            action: Some(action),
+            ..Default::default()
+        };
         self.0.apply(self.1, &command.encode_to_vec()).expect("a known command").touched
     }
 }

@@ -3,6 +3,7 @@
 //! One thread and memory only; see README.md for what each measures. Criterion runs each bench once, untimed, under
 //! `cargo test`; inputs are tiny then.
 
+mod access;
 mod control;
 mod input;
 mod map;
@@ -22,6 +23,7 @@ fn all() {
     runs::benches(&mut criterion);
     reduce::benches(&mut criterion);
     control::benches(&mut criterion);
+    access::benches(&mut criterion);
     criterion.final_summary();
 }
 

@@ -7,6 +7,7 @@
 use std::marker::PhantomData;
 
 use crate::app::{App, Chunk, Format, Output, Shuffle};
+use crate::control::state::State;
 use crate::data::emit::{Mapper, Spill, Tally};
 use crate::data::external::reduce_entries;
 use crate::data::gather::{Gather, reduce_group, scatter_tables};
@@ -21,6 +22,7 @@ use crate::data::tasks::Division;
 use crate::data::words::Isa;
 use crate::error::Error;
 use crate::exec::Exec;
+use crate::node::master::Tokens;
 use crate::value::Stable;
 
 /// Bytes of a chunk, as a job has them unless told otherwise.
@@ -184,5 +186,16 @@ impl<'i> Logged<'i> {
             out.buf.clear();
         }
         bytes
+    }
+}
+
+/// Tokens as a master checks them before each call.
+#[derive(Default)]
+pub struct Checks(Tokens);
+
+impl Checks {
+    /// The length of the name of whoever has the token, by this state and time; 0: nobody.
+    pub fn check(&self, state: &State, bearer: &str, now_ms: u64) -> usize {
+        self.0.who_has(state, bearer, now_ms).map_or(0, |who| who.name.len())
     }
 }

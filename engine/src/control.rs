@@ -52,6 +52,7 @@
 //! on a decided job and its sources are gone once the job is retired; attempts write objects of their own
 //! ([`commit`]); what zombies leave is swept ([`master::Effect::Sweep`]).
 
+pub mod access;
 pub mod apply;
 pub mod commit;
 mod fleet;
@@ -61,6 +62,7 @@ pub mod job;
 pub mod limits;
 pub mod master;
 mod record;
+pub mod rights;
 mod run;
 mod schedule;
 pub mod snapshot;

@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod apps;
+pub mod auth;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;

@@ -13,6 +13,7 @@ pub mod rpc;
 mod signal;
 mod spec;
 mod spool;
+mod turns;
 pub mod worker;
 
 pub use objects::patiently;

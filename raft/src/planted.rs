@@ -45,11 +45,15 @@ pub enum Bug {
     UndecidedPublished,
     /// Publishing something again replaces what is there.
     PublishReplaces,
+    /// A token is good for as long as its signature is, whatever became of its session.
+    TokenOutlivesSession,
+    /// A master lets people in by what it knows, however old that is.
+    StaleGate,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::AppendBeforeSync,
         Self::VoteBeforeSync,
         Self::VoteNotWritten,
@@ -68,6 +72,8 @@ impl Bug {
         Self::UnknownIsRefused,
         Self::UndecidedPublished,
         Self::PublishReplaces,
+        Self::TokenOutlivesSession,
+        Self::StaleGate,
     ];
 }
 

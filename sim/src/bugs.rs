@@ -29,6 +29,7 @@ fn expected(bug: Bug) -> &'static [u8] {
         Bug::UnknownIsRefused => &[12],
         Bug::UndecidedPublished => &[2],
         Bug::PublishReplaces => &[8, 10],
+        Bug::TokenOutlivesSession | Bug::StaleGate => &[16],
         _ => &[],
     }
 }

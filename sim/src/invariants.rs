@@ -15,6 +15,7 @@ mod no_phantoms;
 mod no_regress;
 mod one_epoch;
 mod right_status;
+mod tokens_end;
 mod whole_output;
 
 use std::collections::BTreeMap;
@@ -115,6 +116,7 @@ pub(crate) fn check(seen: &Seen<'_>, ended: &Ended) -> Vec<Violation> {
     found.extend(forward_only::check(seen));
     found.extend(linear_looks::check(seen));
     found.extend(no_phantoms::check(seen));
+    found.extend(tokens_end::check(seen));
     found.extend(no_regress::check(seen));
     found.extend(ended_clean::check(seen));
     found.extend(no_panic::check(ended));

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use crate::runtime::sometimes;
 
 /// All marks but those of points, which are called as the points are.
-const MARKS: [&str; 34] = [
+const MARKS: [&str; 40] = [
     "another leader",
     "leadership handed over",
     "a worker is taken for dead",
@@ -47,6 +47,12 @@ const MARKS: [&str; 34] = [
     "the store does it late",
     "a disk of a master is full",
     "a worker's disk is full",
+    "a token is refused",
+    "a session is refreshed",
+    "a user is demoted",
+    "a removed user comes back",
+    "keys are rotated",
+    "a master does not know who may do what",
 ];
 
 /// How many runs of a campaign reached what, by mark.
@@ -95,7 +101,7 @@ mod tests {
     /// A mark that is spelled in two ways would never be reached.
     #[test]
     fn every_mark_is_set_somewhere_and_no_other_is() {
-        let sources = ["src", "src/invariants"].map(|folder| {
+        let sources = ["src", "src/invariants", "src/workload"].map(|folder| {
             let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
             let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
             let files =

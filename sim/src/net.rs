@@ -353,6 +353,14 @@ async fn serve(network: Network, offer: Offer, method: Method, request: Bytes) -
             Ok(answer.encode_to_vec().into())
         }
         Method::Level => Ok(wire::LevelAnswer { level: LEVEL }.encode_to_vec().into()),
+        Method::ReadIndex => {
+            let index = master.read_index().await?;
+            Ok(wire::ReadIndexAnswer { index }.encode_to_vec().into())
+        }
+        Method::Audit => {
+            master.note_audit(wire::NoteAudit::decode(request).map_err(bad)?).await?;
+            Ok(wire::AuditAnswer {}.encode_to_vec().into())
+        }
         Method::Fetch => Err(CallError::Refused("this is a master".into())),
     }
 }

@@ -214,6 +214,9 @@ fn fast() -> u32 {
     100_000
 }
 
+/// No clock is faster or slower than true time by more millionths than these.
+pub(crate) const DRIFT: i32 = 100_000;
+
 /// How many kinds of faults there are, for [`fault`].
 const KINDS: usize = 17;
 
@@ -279,7 +282,7 @@ fn fault(kind: usize) -> BoxedStrategy<Fault> {
             .boxed(),
         6 => (weather(), time()).prop_map(|(weather, time)| Fault::Weather { weather, time }).boxed(),
         7 => (store_weather(), time()).prop_map(|(weather, time)| Fault::Store { weather, time }).boxed(),
-        8 => (who(), -100_000..100_000).prop_map(|(who, millionths)| Fault::Drift { who, millionths }).boxed(),
+        8 => (who(), -DRIFT..DRIFT).prop_map(|(who, millionths)| Fault::Drift { who, millionths }).boxed(),
         9 => (who(), -100_000_000..100_000_000).prop_map(|(who, by)| Fault::WallStep { who, by }).boxed(),
         10 => (0..3_u8, disk_fault(), time())
             .prop_map(|(master, fault, time)| Fault::Disk { master, fault, time })

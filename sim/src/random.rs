@@ -18,6 +18,8 @@ pub(crate) enum Stream {
     Workload,
     /// Which faults a run has.
     Plan,
+    /// What the administrator does.
+    Administrator,
 }
 
 /// The stream of a purpose and a number. The generator is portable (O'Neill, "PCG", 2014): a plan that was kept gives the

@@ -1,15 +1,20 @@
 //! What users do: each submits one job after the other, looks how it goes, sometimes says so twice, changes its mind or
 //! asks a master that does not lead. What they are told goes into the [`Ledger`].
 //!
-//! Users do as the command line does: a submission has a key and is repeated until its outcome is known.
+//! Users do as the command line does: a submission has a key and is repeated until its outcome is known. How they are let in
+//! is in `session`; what is taken away from them meanwhile, in `administrator`.
 
+mod administrator;
+mod session;
+mod visit;
 mod wish;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use gristmill_engine::node::master::{ApiError, Code, MasterNode};
+use gristmill_engine::control::rights::Principal;
+use gristmill_engine::node::master::{Code, MasterNode};
 use gristmill_engine::store::{Name, Store as _};
 use gristmill_proto::v1 as api;
 use gristmill_proto::v1::JobState;
@@ -22,11 +27,13 @@ use crate::picky;
 use crate::random::{Stream, below, stream};
 use crate::runtime::{NodeId, OUTSIDE, SimRuntime, now, record, spawn_on};
 use crate::world::World;
+use session::{Failed, Pass, Question};
 
+pub(crate) use visit::{Revocation, Taken, Visit, Way};
 pub(crate) use wish::{Half, Wish};
 
-/// How long a user waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Between looks whether there are users.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What was taken of a user.
 #[derive(Debug, Clone)]
@@ -73,6 +80,12 @@ pub(crate) struct Ledger {
     pub(crate) contradictions: Vec<(u8, String)>,
     /// Users who have not got what they wanted yet.
     pub(crate) busy: usize,
+    /// The cluster knows its users.
+    is_open: bool,
+    /// Users who know that they are not let in now.
+    shut_out: BTreeSet<String>,
+    pub(crate) visits: Vec<Visit>,
+    pub(crate) revocations: Vec<Revocation>,
 }
 
 /// Users, their inputs and what they know. Clones are the same ones.
@@ -137,15 +150,16 @@ impl Users {
     /// Begins the work of so many users, of so many jobs each, at any times within `time_ms`.
     pub(crate) fn begin(&self, users: u8, jobs: u8, time_ms: u32) {
         self.ledger().busy = usize::from(users);
+        let until = now() + Duration::from_millis(time_ms.into());
+        drop(spawn_on(OUTSIDE, administrator::work(self.clone(), users, until)));
         for user in 0..users {
             let users = self.clone();
             drop(spawn_on(OUTSIDE, async move {
-                let mut user = User {
-                    name: format!("user{user}"),
-                    random: stream(users.seed, Stream::Workload, 1 + u64::from(user)),
-                    hint: None,
-                    users: users.clone(),
-                };
+                let random = stream(users.seed, Stream::Workload, 1 + u64::from(user));
+                let mut user = User::new(&users, user_name(user), random);
+                while !users.ledger().is_open {
+                    SimRuntime::sleep(LOOK).await;
+                }
                 for n in 0..jobs {
                     user.pause(u64::from(2 * time_ms) / (u64::from(jobs) + 1)).await;
                     user.job(n).await;
@@ -156,38 +170,35 @@ impl Users {
     }
 }
 
+fn user_name(number: u8) -> String {
+    format!("user{number}")
+}
+
+fn password_of(name: &str) -> String {
+    format!("the word of {name}")
+}
+
 struct User {
     name: String,
+    password: String,
+    /// The password may be this one: it was changed, or not.
+    other: Option<String>,
     random: Pcg64Mcg,
     /// Who leads, as far as is known.
     hint: Option<NodeId>,
+    /// What masters know it by.
+    pass: Option<Pass>,
+    /// What one who is somebody else may know of it.
+    stolen: Option<Pass>,
     users: Users,
 }
 
-/// Why an answer is no good.
-enum Failed {
-    /// Nothing was done: ask again.
-    Again,
-    /// Nobody knows whether it was: ask again.
-    Unknown,
-    /// It will not be otherwise.
-    Never(Code, String),
-}
-
-/// A question to a master.
-trait Question<A>: Fn(MasterNode<World>) -> Self::Answer + Send + Sync {
-    type Answer: Future<Output = Result<A, ApiError>> + Send + 'static;
-}
-
-impl<A, F, Q> Question<A> for Q
-where
-    Q: Fn(MasterNode<World>) -> F + Send + Sync,
-    F: Future<Output = Result<A, ApiError>> + Send + 'static,
-{
-    type Answer = F;
-}
-
 impl User {
+    fn new(users: &Users, name: String, random: Pcg64Mcg) -> Self {
+        let (other, hint, pass, stolen) = Default::default();
+        Self { password: password_of(&name), name, other, random, hint, pass, stolen, users: users.clone() }
+    }
+
     fn roll(&mut self, n: u64) -> u64 {
         below(&mut self.random, n)
     }
@@ -197,34 +208,13 @@ impl User {
         SimRuntime::sleep(Duration::from_millis(ms)).await;
     }
 
-    /// Asks a master: the one that is thought to lead, or any.
-    async fn ask<A: Send + 'static>(&mut self, what: impl Question<A>) -> Result<A, Failed> {
-        let masters: Vec<NodeId> = self.users.cluster.masters().map(|m| m.node).collect();
-        let any = masters[self.roll(masters.len() as u64) as usize];
-        let to = self.hint.take().unwrap_or(any);
-        match self.users.cluster.network.clone().ask(to, PATIENCE, what).await {
-            Some(Ok(answer)) => {
-                self.hint = Some(to);
-                Ok(answer)
-            }
-            Some(Err(ApiError::NotLeader { leader })) => {
-                let cluster = &self.users.cluster;
-                self.hint = leader.and_then(|at| cluster.masters().find(|m| m.address == at)).map(|m| m.node);
-                Err(Failed::Again)
-            }
-            Some(Err(ApiError::Refused { code: Code::Unavailable | Code::Limit, .. })) => Err(Failed::Again),
-            Some(Err(ApiError::Refused { code: Code::Unknown, .. })) | None => Err(Failed::Unknown),
-            Some(Err(ApiError::Refused { code, message, .. })) => Err(Failed::Never(code, message)),
-        }
-    }
-
     /// Asks for a job, in words that are the same each time, until it is known whether it was taken.
     async fn submit(&mut self, key: &str, wish: &Wish, what: impl Question<api::SubmitResponse>) -> Option<String> {
         let mut is_sure = true;
         loop {
             let after = Duration::from_micros(self.roll(5_000));
             self.users.cluster.submitting(after);
-            match self.ask(&what).await {
+            match self.ask(what.clone()).await {
                 Ok(done) => {
                     self.taken(key, &done.job, wish);
                     return Some(done.job);
@@ -274,9 +264,9 @@ impl User {
     async fn look(&mut self, job: &str) -> Option<(JobState, String)> {
         let asked = now();
         let id = job.to_string();
-        let answer = self.ask(move |master: MasterNode<World>| {
+        let answer = self.ask(move |master: MasterNode<World>, who: Principal| {
             let id = id.clone();
-            async move { master.job(&id).await }
+            async move { master.job(&who, &id).await }
         });
         let status = match answer.await {
             Ok(status) => Some(status),
@@ -321,10 +311,10 @@ impl User {
                 if let Some(known) = self.users.ledger().jobs.get_mut(job) {
                     known.cancel_asked = true;
                 }
-                let (user, id, asked) = (self.name.clone(), job.to_string(), now());
-                let answer = self.ask(move |master: MasterNode<World>| {
-                    let (user, id) = (user.clone(), id.clone());
-                    async move { master.cancel(&user, &id, "another mind".into()).await }
+                let (id, asked) = (job.to_string(), now());
+                let answer = self.ask(move |master: MasterNode<World>, who: Principal| {
+                    let id = id.clone();
+                    async move { master.cancel(&who, &id, "another mind".into()).await }
                 });
                 if let Ok(status) = answer.await {
                     self.told(job, asked, Some(status));
@@ -337,20 +327,22 @@ impl User {
     /// A job, those that follow it, and another try at one that came to nothing.
     async fn job(&mut self, n: u8) {
         self.pause(1500).await;
-        let (name, random) = (self.name.clone(), &mut self.random);
-        let wish = Wish::of(random, &name, n);
+        if self.pass.is_some() && self.roll(3) == 0 {
+            self.log_out().await;
+        }
+        let wish = Wish::of(&mut self.random, &self.name, n);
         let key = format!("key{n}");
         let submit = {
-            let (user, request) = (name.clone(), api::SubmitRequest { key: key.clone(), spec: Some(wish.spec()) });
-            move |master: MasterNode<World>| {
-                let (user, request) = (user.clone(), request.clone());
-                async move { master.submit(&user, request).await }
+            let request = api::SubmitRequest { key: key.clone(), spec: Some(wish.spec()) };
+            move |master: MasterNode<World>, who: Principal| {
+                let request = request.clone();
+                async move { master.submit(&who, request).await }
             }
         };
-        let Some(job) = self.submit(&key, &wish, &submit).await else { return };
+        let Some(job) = self.submit(&key, &wish, submit.clone()).await else { return };
         if self.roll(4) == 0 {
             // Once more, as if the answer had been lost.
-            self.submit(&key, &wish, &submit).await;
+            self.submit(&key, &wish, submit).await;
         }
         let (state, job, wish) = self.follow(job, wish).await;
         if state == JobState::Completed || self.roll(2) == 0 {
@@ -358,10 +350,10 @@ impl User {
         }
         let key = format!("again{n}");
         let retry = {
-            let (user, key) = (name.clone(), key.clone());
-            move |master: MasterNode<World>| {
-                let (user, job, key) = (user.clone(), job.clone(), key.clone());
-                async move { master.retry(&user, &job, key).await }
+            let key = key.clone();
+            move |master: MasterNode<World>, who: Principal| {
+                let (job, key) = (job.clone(), key.clone());
+                async move { master.retry(&who, &job, key).await }
             }
         };
         if let Some(job) = self.submit(&key, &wish, retry).await {

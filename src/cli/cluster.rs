@@ -1,17 +1,21 @@
 //! The commands that run nodes, and those that ask a cluster.
 
+mod access;
 mod app;
 mod ask;
 pub(crate) mod at;
 mod bars;
+mod bearer;
 mod chain;
 mod code;
 mod context;
+mod credentials;
 mod data;
 mod debug;
 mod nodes;
 mod report;
 mod result;
+mod shell;
 mod submit;
 mod told;
 
@@ -21,6 +25,7 @@ use clap::{Arg, Command};
 use gristmill_engine::registry::Entry;
 
 use super::failure::Failure;
+pub(crate) use shell::Does;
 pub(crate) use submit::Pushed;
 pub(crate) use submit::of_pushed;
 
@@ -28,7 +33,8 @@ pub(crate) use submit::of_pushed;
 pub(crate) fn commands(program: &str, apps: &[Entry], all: Command) -> Result<Command, Failure> {
     let all = all.subcommand(nodes::serve_command(program)).subcommand(nodes::master_command(program));
     let all = all.subcommand(nodes::worker_command(program)).subcommand(submit::command(program, apps)?);
-    Ok(ask::commands(program, all).subcommand(context::command(program)))
+    let all = ask::commands(program, all).subcommand(context::command(program));
+    Ok(access::commands(program, all).subcommand(shell::command(program)))
 }
 
 /// The flag that makes `run` a `submit`.
@@ -66,8 +72,13 @@ pub(crate) fn command(
         "context" => context::context(of),
         "data" => data::run(program, of),
         "debug-task" => debug::run(program, apps, of),
-        _ => return None,
+        _ => return access::command(program, (name, of)),
     })
+}
+
+/// Opens the shell over the commands of `tree`, which `does` does.
+pub(crate) fn admin(program: &str, tree: &Command, of: &clap::ArgMatches, does: Does<'_>) -> Result<(), Failure> {
+    shell::admin(program, tree, of, does)
 }
 
 #[cfg(test)]

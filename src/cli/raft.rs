@@ -55,12 +55,13 @@ fn ask<T, F>(of: &ArgMatches, ask: impl FnOnce(Client) -> F) -> Result<T, Failur
 where
     F: Future<Output = Result<T, crate::cluster::admin::Error>>,
 {
+    let bearer = At::from_arg_matches(of)?.bearer()?.value();
     let (at, wire) = At::from_arg_matches(of)?.found()?;
     let within = Duration::from_secs(of.get_one("timeout").copied().unwrap_or(30));
     let connector = Connector { wire, ..Connector::new(ELECTION) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::System("start the network", e))?;
-    runtime.block_on(async { Ok(ask(Client::new(Channels::new(connector), &at, within)).await?) })
+    runtime.block_on(async { Ok(ask(Client::new(Channels::new(connector), &at, within).showing(bearer)).await?) })
 }
 
 /// A node's id as people write it.

@@ -10,6 +10,7 @@ use gristmill_raft::net::{self, Peer};
 use gristmill_raft::node::{Metrics, Role};
 use gristmill_raft::{Env, Node, StateMachine};
 use tokio::time::{Instant, sleep, timeout};
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
@@ -162,12 +163,28 @@ pub struct Client {
     channels: Channels,
     at: String,
     within: Duration,
+    /// A user's token; nodes have certificates.
+    bearer: Option<AsciiMetadataValue>,
 }
 
 impl Client {
     /// Asks at `at`, and the leader that it names; gives up after `within`.
     pub fn new(channels: Channels, at: &str, within: Duration) -> Self {
-        Self { channels, at: at.to_string(), within }
+        Self { channels, at: at.to_string(), within, bearer: None }
+    }
+
+    /// The same, for a user with this token.
+    #[must_use]
+    pub fn showing(self, bearer: Option<AsciiMetadataValue>) -> Self {
+        Self { bearer, ..self }
+    }
+
+    fn request<T>(&self, message: T, within: Duration) -> Request<T> {
+        let mut request = answer::request(message, within);
+        if let Some(bearer) = self.bearer.clone() {
+            request.metadata_mut().insert("authorization", bearer);
+        }
+        request
     }
 
     /// How the node sees itself and the cluster.
@@ -177,7 +194,7 @@ impl Client {
     /// If it does not answer.
     pub async fn status(&self) -> Result<proto::NodeStatus, Error> {
         let mut client = self.client(&self.at)?;
-        let request = answer::request(proto::StatusRequest {}, self.within);
+        let request = self.request(proto::StatusRequest {}, self.within);
         let answered = answer::within(self.within, client.status(request)).await;
         answered.map_err(|source| Error::Call { address: self.at.clone(), source })
     }
@@ -189,8 +206,8 @@ impl Client {
     /// If the leader refuses, or it is not known whether it happened. Repeating it does no harm.
     pub async fn add(&self, cluster: u64, peer: &Peer) -> Result<(), Error> {
         let ask = |mut client: AdminClient<Channel>, left| {
-            let request = proto::AddRequest { cluster, node: Some(member(peer.clone())) };
-            async move { client.add(answer::request(request, left)).await }
+            let request = self.request(proto::AddRequest { cluster, node: Some(member(peer.clone())) }, left);
+            async move { client.add(request).await }
         };
         self.ask_leader(ask).await.map(drop)
     }
@@ -201,8 +218,9 @@ impl Client {
     ///
     /// As for [`Client::add`], and if it is not a member.
     pub async fn remove(&self, id: u64) -> Result<(), Error> {
-        let ask = |mut client: AdminClient<Channel>, left| async move {
-            client.remove(answer::request(proto::RemoveRequest { id }, left)).await
+        let ask = |mut client: AdminClient<Channel>, left| {
+            let request = self.request(proto::RemoveRequest { id }, left);
+            async move { client.remove(request).await }
         };
         self.ask_leader(ask).await.map(drop)
     }
@@ -214,8 +232,8 @@ impl Client {
     /// As for [`Client::add`], and if it is no voter.
     pub async fn transfer(&self, to: Option<u64>) -> Result<Peer, Error> {
         let ask = |mut client: AdminClient<Channel>, left| {
-            let request = proto::TransferRequest { to: to.unwrap_or(0) };
-            async move { client.transfer(answer::request(request, left)).await }
+            let request = self.request(proto::TransferRequest { to: to.unwrap_or(0) }, left);
+            async move { client.transfer(request).await }
         };
         let leader = self.ask_leader(ask).await?.leader.unwrap_or_default();
         Ok(Peer { id: leader.id, address: leader.address })

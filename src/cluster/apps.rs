@@ -14,8 +14,9 @@ use std::time::{Duration, SystemTime};
 
 use gristmill_engine::control::commit::{self, ROOT};
 use gristmill_engine::control::limits;
+use gristmill_engine::control::rights::{Principal, Right};
 use gristmill_engine::node::env::{Env as _, Note};
-use gristmill_engine::node::master::MasterNode;
+use gristmill_engine::node::master::{ApiError, Code, MasterNode};
 use gristmill_engine::scratch::{Mapping, map_file};
 use gristmill_engine::store::{Error, Kind, Meta, Name, Store as _, Version, list_all, read};
 use gristmill_proto::prost::Message as _;
@@ -28,6 +29,8 @@ use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::data::{self, Data, Pieces, patiently, status};
+use super::guard::who;
+use super::services::of_api;
 use super::store::Shared;
 use super::world::World;
 
@@ -149,16 +152,40 @@ impl Apps {
         app.map(Some).map_err(|e| Status::data_loss(format!("{at} makes no sense: {e}")))
     }
 
-    async fn make(&self, name: &str, app: api::App) -> Result<api::PushAppResponse, Status> {
+    /// Whose app it is: the newest version that is there says. `None`: nobody's.
+    async fn owner(&self, versions: &[Kept]) -> Result<Option<String>, Status> {
+        for kept in versions.iter().filter(|kept| !kept.is_removed()) {
+            if let Some(pushed) = self.read(&kept.at).await? {
+                return Ok(Some(pushed.owner));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Refuses somebody another's app, and writes it down.
+    fn refuse(&self, who: &Principal, action: &str, name: &str) -> Status {
+        let (message, next_step) = (format!("app {name} is another's"), "push yours under another name".to_string());
+        let why = ApiError::Refused { code: Code::Denied, message, next_step };
+        self.node.denied(who, action, name, &why);
+        of_api(why)
+    }
+
+    async fn make(&self, who: &Principal, name: &str, app: api::App) -> Result<api::PushAppResponse, Status> {
         for _ in 0..RIVALS {
-            let newest = self.versions(name).await?.into_iter().next();
+            let versions = self.versions(name).await?;
+            let owner = self.owner(&versions).await?.unwrap_or_else(|| who.name.to_string());
+            if !who.may(Right::AppsPush, Right::AppsPushAny, &owner) {
+                return Err(self.refuse(who, "Apps/Push", name));
+            }
+            let newest = versions.into_iter().next();
             if let Some(newest) = &newest
                 && self.read(&newest.at).await?.and_then(|there| there.app) == Some(app.clone())
             {
                 return Ok(api::PushAppResponse { version: newest.version, existed: true });
             }
             let version = newest.map_or(1, |newest| newest.version.saturating_add(1));
-            let pushed = api::PushedApp { name: name.into(), version, app: Some(app.clone()), pushed_ms: now_ms() };
+            let app = Some(app.clone());
+            let pushed = api::PushedApp { name: name.into(), version, app, pushed_ms: now_ms(), owner };
             let at = Name::new(format!("{}{version:010}", below(name))).map_err(status)?;
             let bytes = Arc::new(pushed.encode_to_vec());
             match patiently(|| self.store.put(&at, bytes.clone())).await {
@@ -332,6 +359,7 @@ impl Service for Apps {
     }
 
     async fn push(&self, request: Request<api::PushAppRequest>) -> Result<Response<api::PushAppResponse>, Status> {
+        let who = who(&request)?;
         let api::PushAppRequest { name, app } = request.into_inner();
         check_name(&name)?;
         let app = api::App { build: String::new(), pushed: String::new(), ..app.unwrap_or_default() };
@@ -352,15 +380,24 @@ impl Service for Apps {
                 )));
             }
         }
-        Ok(Response::new(self.make(&name, app).await?))
+        let pushed = self.make(&who, &name, app).await?;
+        self.node.done(&who, "Apps/Push", &format!("{name}@{}", pushed.version));
+        Ok(Response::new(pushed))
     }
 
     async fn list(&self, request: Request<api::ListAppsRequest>) -> Result<Response<api::ListAppsResponse>, Status> {
+        let who = who(&request)?;
         let api::ListAppsRequest { name, version, newest, page_token } = request.into_inner();
         if !name.is_empty() {
             check_name(&name)?;
         }
         let mut all = self.versions(&name).await?;
+        if !name.is_empty() {
+            let owner = self.owner(&all).await?.unwrap_or_default();
+            if !who.may(Right::AppsRead, Right::AppsReadAny, &owner) {
+                return Err(no_such(&name, version));
+            }
+        }
         all.retain(|kept| !kept.is_removed() && (version == 0 || kept.version == version));
         if all.is_empty() && !name.is_empty() {
             return Err(no_such(&name, version));
@@ -375,7 +412,8 @@ impl Service for Apps {
         }
         let (mut answer, mut bytes) = (api::ListAppsResponse::default(), 0);
         for (n, kept) in all.iter().enumerate() {
-            if let Some(pushed) = self.read(&kept.at).await? {
+            let pushed = self.read(&kept.at).await?;
+            if let Some(pushed) = pushed.filter(|pushed| who.may(Right::AppsRead, Right::AppsReadAny, &pushed.owner)) {
                 bytes += pushed.encoded_len();
                 answer.apps.push(pushed);
             }
@@ -391,9 +429,16 @@ impl Service for Apps {
         &self,
         request: Request<api::RemoveAppRequest>,
     ) -> Result<Response<api::RemoveAppResponse>, Status> {
+        let who = who(&request)?;
         let api::RemoveAppRequest { name, version } = request.into_inner();
         check_name(&name)?;
         let mut chosen = self.versions(&name).await?;
+        let owner = self.owner(&chosen).await?.unwrap_or_default();
+        if !who.may(Right::AppsPush, Right::AppsPushAny, &owner) {
+            // Who does not see it is not told that it is there.
+            let sees = who.may(Right::AppsRead, Right::AppsReadAny, &owner);
+            return Err(if sees { self.refuse(&who, "Apps/Remove", &name) } else { no_such(&name, version) });
+        }
         chosen.retain(|kept| !kept.is_removed() && (version == 0 || kept.version == version));
         if chosen.is_empty() {
             return Err(no_such(&name, version));
@@ -401,6 +446,7 @@ impl Service for Apps {
         for kept in &chosen {
             self.forget(kept).await?;
         }
+        self.node.done(&who, "Apps/Remove", &name);
         let versions = u32::try_from(chosen.len()).unwrap_or(u32::MAX);
         Ok(Response::new(api::RemoveAppResponse { versions, files: self.collected().await }))
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gristmill_engine::control::master::Config;
 use gristmill_engine::node::env::{Apps, Env as _, Note};
-use gristmill_engine::node::master::{self, MasterNode};
+use gristmill_engine::node::master::{self, Accounts, MasterNode};
 use gristmill_engine::node::worker::{self, CODE, Worker};
 use gristmill_engine::scratch;
 use gristmill_engine::store;
@@ -15,13 +15,13 @@ use gristmill_raft::net::Peer;
 use gristmill_raft::verify;
 use tokio::sync::watch;
 use tonic::service::Routes;
-use tonic::service::interceptor::InterceptedService;
 
 use super::begin::{Peers, Turn};
 use super::channels::Channels;
 use super::connector::Connector;
 use super::data::Data;
 use super::folder::{self, Stage};
+use super::guard::Guard;
 use super::listener::{self, Listener};
 use super::services::{Master, Shelf};
 use super::store::{Location, Shared};
@@ -108,6 +108,17 @@ pub struct MasterPart {
     pub peers: Vec<String>,
     /// What these must have been told alike.
     pub token: String,
+    /// Who may ask it.
+    pub access: Access,
+}
+
+/// How a master deals with users.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    /// Whether users must log in; else everybody may do everything.
+    pub login: bool,
+    /// How their passwords are kept, and who is the first of them.
+    pub accounts: Accounts,
 }
 
 impl MasterPart {
@@ -163,10 +174,11 @@ pub async fn run(
     };
 
     let mut routes = Routes::default();
+    let login = master.as_ref().is_none_or(|part| part.access.login);
     let (mut leader, mut kept) = (None, None);
     if let Some(part) = master {
         let scratch = common.data.join("master");
-        folder::make(&scratch)?;
+        folder::make_private(&scratch)?;
         let told = note.clone();
         let tell = move |what| told(Note::Trouble { what });
         let start = async {
@@ -191,7 +203,7 @@ pub async fn run(
     let mut labourer = None;
     if let Some(part) = worker {
         let scratch = common.data.join("scratch");
-        folder::make(&scratch)?;
+        folder::make_private(&scratch)?;
         folder::clear(&scratch.join(CODE))?;
         let masters = if part.masters.is_empty() { vec![here.clone()] } else { part.masters };
         for address in &masters {
@@ -208,11 +220,13 @@ pub async fn run(
             folder: folder::worker(&common.data)?,
         };
         let node = Worker::new(world(&scratch, of_workers(), part.threads), options);
-        routes = routes.add_service(InterceptedService::new(Shelf(node.clone()).service(), common.wire.of_nodes()));
+        routes = routes.add_service(Shelf(node.clone()).service());
         labourer = Some(node);
     }
 
-    let routes = routes.add_service(health::health(leader.as_ref().map(|(node, _)| node)));
+    let node = leader.as_ref().map(|(node, _)| node);
+    let guard = Guard::new(node.cloned(), login);
+    let routes = http::beside(guard.before(routes.add_service(health::health(node))), node.is_some());
     let (end, mut ended) = watch::channel(false);
     let serving = tokio::spawn(listener.serve(routes, async move {
         let _ = ended.wait_for(|over| *over).await;
@@ -411,34 +425,33 @@ async fn start_master(
     routes: &mut Routes,
 ) -> Result<(MasterNode<World>, Found, super::apps::Apps), Error> {
     log.cluster = found.cluster();
-    let of_nodes = common.wire.of_nodes();
     let raft = common.data.join("raft");
-    folder::make(&raft)?;
+    folder::make_private(&raft)?;
     let disks = verify::open(&raft)?;
-    let uploads = common.data.join("uploads");
-    let files =
-        Data::new(shared.clone(), &uploads).map_err(|source| folder::Error::Unusable { path: uploads, source })?;
     let transport = Transport::new(channels.clone());
-    let options = master::Options { log: log.clone(), leader: Config::default() };
+    let accounts = part.access.accounts.clone();
+    let options = master::Options { log: log.clone(), leader: Config::default(), accounts };
     let (level, seen) = (world.level(), world.clone());
     let node = MasterNode::start(world, options, disks, |_| transport).await?;
+    let uploads = common.data.join("uploads");
+    folder::make_private(&uploads)?;
+    let files = Data::new(shared.clone(), &uploads, node.clone());
+    let files = files.map_err(|source| folder::Error::Unusable { path: uploads, source })?;
     // What it was to do may have been done before it could write that down.
     let metrics = node.log().metrics();
     let found =
         if metrics.voters.is_empty() && metrics.learners.is_empty() { found } else { Found::Member(log.cluster) };
-    let (workers, jobs, cluster) = Master::new(node.clone(), channels.clone(), shared.clone()).services();
+    let offers = Master::new(node.clone(), channels.clone(), shared.clone(), files.clone());
     let kept = super::apps::Apps::new(shared.clone(), files.clone(), node.clone(), seen);
     let gathering = part.gathers().map_or(0, |peers| peers.gathering);
-    let public = std::mem::take(routes)
-        .add_service(jobs)
-        .add_service(cluster)
+    *routes = offers
+        .public(std::mem::take(routes))
         .add_service(kept.clone().service())
-        .add_service(files.service());
-    *routes = http::beside(public)
+        .add_service(files.service())
         .add_service(health::reflection()?)
-        .add_service(InterceptedService::new(peers::service(node.log().clone()), of_nodes.clone()))
-        .add_service(InterceptedService::new(admin::service(node.log().clone(), gathering), of_nodes.clone()))
-        .add_service(InterceptedService::new(workers, of_nodes.clone()))
-        .add_service(InterceptedService::new(level::service(level), of_nodes));
+        .add_service(peers::service(node.log().clone()))
+        .add_service(admin::service(node.log().clone(), gathering))
+        .add_service(offers.workers())
+        .add_service(level::service(level, node.clone()));
     Ok((node, found, kept))
 }

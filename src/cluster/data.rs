@@ -3,16 +3,19 @@
 //! A file that is put comes to this node's own disk first, so that it is checked before the store hears of it, and can be
 //! sent again. What clusters keep for themselves, below `.gristmill`, is not shown and not touched.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use gristmill_engine::control::rights::Principal;
 use gristmill_engine::data::commit::{Manifest, SUCCESS};
 use gristmill_engine::node;
+use gristmill_engine::node::master::{ApiError, Code, MasterNode};
 use gristmill_engine::scratch::{Mapping, map_file};
 use gristmill_engine::store::{Error, Kind, Meta, Name, Pattern, READ, Store as _, list_all, read};
 use gristmill_proto::v1 as api;
@@ -21,12 +24,15 @@ use gristmill_proto::v1::put_request::Part;
 use gristmill_raft::tokio::TokioRuntime;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::guard::who;
+use super::services::of_api;
 use super::store::Shared;
+use super::world::World;
 
 /// Most bytes of content in a message.
 pub const PIECE: usize = 1 << 20;
@@ -40,6 +46,8 @@ const RIVALS: u32 = 10;
 const LOOKED_AT: usize = 20_000;
 /// Objects that are deleted at a time.
 const DELETIONS: usize = 16;
+/// How long what is stored below a prefix is not counted anew.
+const COUNTED: Duration = Duration::from_secs(30);
 /// Most bytes of a manifest: one of 10,000 parts has about 2 MiB.
 const MANIFEST: usize = 64 << 20;
 /// The folder of what clusters keep for themselves begins so.
@@ -55,6 +63,10 @@ pub struct Data {
     /// Files that come in.
     uploads: PathBuf,
     room: Arc<Semaphore>,
+    /// Knows what users may store, and writes down what they do.
+    node: MasterNode<World>,
+    /// Bytes below prefixes of users with a quota, and when they were counted.
+    stored: Arc<Mutex<BTreeMap<Arc<str>, (Instant, u64)>>>,
 }
 
 pub(super) fn status(e: Error) -> Status {
@@ -104,12 +116,61 @@ impl Data {
     ///
     /// # Errors
     /// When the folder cannot be made or emptied.
-    pub fn new(store: Shared, uploads: &Path) -> io::Result<Self> {
+    pub fn new(store: Shared, uploads: &Path, node: MasterNode<World>) -> io::Result<Self> {
         std::fs::create_dir_all(uploads)?;
         for left in std::fs::read_dir(uploads)? {
             std::fs::remove_file(left?.path())?;
         }
-        Ok(Self { store, uploads: uploads.into(), room: Arc::new(Semaphore::new(UPLOADS)) })
+        let (uploads, room) = (uploads.into(), Arc::new(Semaphore::new(UPLOADS)));
+        Ok(Self { store, uploads, room, node, stored: Arc::default() })
+    }
+
+    /// Whether somebody may store more, and how much; `None`: there is no quota.
+    ///
+    /// # Errors
+    /// That there is no room.
+    pub(super) async fn has_room(&self, who: &Principal, quota: api::Quota) -> Result<Option<u64>, Status> {
+        if quota.stored_bytes == 0 || who.prefix.is_empty() {
+            return Ok(None);
+        }
+        let counted = || self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = counted().get(&who.prefix).filter(|(at, _)| at.elapsed() < COUNTED).map(|(_, bytes)| *bytes);
+        let stored = match known {
+            Some(bytes) => bytes,
+            None => {
+                let found = patiently(|| list_all(&self.store, &who.prefix)).await.0.map_err(status)?;
+                let bytes = found.iter().map(|(_, meta)| meta.len).sum();
+                let mut all = counted();
+                all.retain(|_, (at, _)| at.elapsed() < COUNTED);
+                all.insert(who.prefix.clone(), (Instant::now(), bytes));
+                bytes
+            }
+        };
+        match quota.stored_bytes.checked_sub(stored).filter(|left| *left > 0) {
+            Some(left) => Ok(Some(left)),
+            None => Err(Status::resource_exhausted(format!(
+                "{stored} bytes are stored below {}, and the quota is {}; remove files, or ask an administrator for more",
+                who.prefix, quota.stored_bytes
+            ))),
+        }
+    }
+
+    /// Counts what was stored just now, until all is counted anew.
+    fn count(&self, who: &Principal, bytes: u64) {
+        if let Some((_, stored)) = self.stored.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&who.prefix) {
+            *stored = stored.saturating_add(bytes);
+        }
+    }
+
+    /// Refuses somebody a file, and writes it down.
+    fn refuse(&self, who: &Principal, action: &str, name: &str) -> Status {
+        let next_step = match &*who.prefix {
+            "" => "ask an administrator".to_string(),
+            prefix => format!("your own files are below {prefix}, what all may read is below shared/"),
+        };
+        let why = ApiError::Refused { code: Code::Denied, message: format!("{name} is not yours"), next_step };
+        self.node.denied(who, action, name, &why);
+        of_api(why)
     }
 
     /// The service.
@@ -409,31 +470,53 @@ impl api::data_server::Data for Data {
     type GetStream = Pieces;
 
     async fn list(&self, request: Request<api::ListDataRequest>) -> Result<Response<api::ListDataResponse>, Status> {
-        self.page(&request.into_inner()).await.map(Response::new)
+        let (who, mut request) = (who(&request)?, request.into_inner());
+        if request.pattern.is_empty() && !who.may_read("") {
+            request.pattern = who.prefix.to_string();
+        }
+        let pattern = Pattern::new(&request.pattern).map_err(|e| Status::invalid_argument(e.text))?;
+        // A user's folder may be named without the slash.
+        let own = |prefix: &str| who.may_read(prefix) || who.may_read(&format!("{prefix}/"));
+        if !own(pattern.prefix()) {
+            return Err(self.refuse(&who, "Data/List", &request.pattern));
+        }
+        let mut page = self.page(&request).await?;
+        page.files.retain(|file| who.may_read(&file.name));
+        Ok(Response::new(page))
     }
 
     async fn put(&self, request: Request<Streaming<api::PutRequest>>) -> Result<Response<api::FileInfo>, Status> {
-        let mut messages = request.into_inner();
+        let (who, mut messages) = (who(&request)?, request.into_inner());
         let first = timeout(SILENCE, messages.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no name was sent"))??;
         let Some(Part::Begin(begin)) = first.and_then(|first| first.part) else {
             return Err(Status::invalid_argument("the first message has the name"));
         };
         let name = named(&begin.name)?;
+        if !who.may_write(name.as_str()) {
+            return Err(self.refuse(&who, "Data/Put", name.as_str()));
+        }
+        let quota = self.node.who_am_i(&who).quota.unwrap_or_default();
+        let most = self.has_room(&who, quota).await?.unwrap_or(u64::MAX);
         let full = |_| Status::resource_exhausted(format!("{UPLOADS} files are coming in at this master; try again"));
         let _room = self.room.try_acquire().map_err(full)?;
         if !begin.overwrite && patiently(|| self.store.head(&name)).await.0.is_ok() {
             return Err(Status::already_exists(format!("{name} exists; choose another name or pass --overwrite")));
         }
-        let (path, bytes, crc32c) = self.receive(&name, u64::MAX, &mut messages).await?;
+        let (path, bytes, crc32c) = self.receive(&name, most, &mut messages).await?;
         let mapped = map_file(&path).map_err(|e| Status::internal(format!("{name}: {e}")))?;
         self.store(&name, mapped, begin.overwrite).await.map_err(status)?;
+        self.count(&who, bytes);
+        self.node.done(&who, "Data/Put", name.as_str());
         Ok(Response::new(api::FileInfo { name: begin.name, bytes, crc32c: Some(crc32c), modified_ms: 0 }))
     }
 
     async fn get(&self, request: Request<api::GetDataRequest>) -> Result<Response<Pieces>, Status> {
-        let request = request.into_inner();
+        let (who, request) = (who(&request)?, request.into_inner());
         let (name, store) = (named(&request.name)?, self.store.clone());
+        if !who.may_read(name.as_str()) {
+            return Err(self.refuse(&who, "Data/Get", name.as_str()));
+        }
         // That it is not there is told before the stream begins.
         patiently(|| store.head(&name)).await.0.map_err(status)?;
         let length = if request.length == 0 { u64::MAX } else { request.length };
@@ -446,7 +529,13 @@ impl api::data_server::Data for Data {
         &self,
         request: Request<api::RemoveDataRequest>,
     ) -> Result<Response<api::RemoveDataResponse>, Status> {
-        let files = Self::remove(self, &request.into_inner()).await?;
+        let (who, request) = (who(&request)?, request.into_inner());
+        named(request.name.trim_end_matches('/'))?;
+        if !who.may_write(&request.name) {
+            return Err(self.refuse(&who, "Data/Remove", &request.name));
+        }
+        let files = Self::remove(self, &request).await?;
+        self.node.done(&who, "Data/Remove", &request.name);
         Ok(Response::new(api::RemoveDataResponse { files }))
     }
 }

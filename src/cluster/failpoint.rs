@@ -1,4 +1,4 @@
-//! Ends or stops this process at a point of its work that a test names, or lets it be of a later release. Only builds with
+//! Ends or stops this process at a point of its work that a test names, lets it be of a later release, or moves its clock. Only builds with
 //! the feature `failpoints` have it.
 //!
 //! `GRISTMILL_FAILPOINT=FILE` says in which file the test will write `POINT[@N] ACTION`. The first of the processes that
@@ -14,6 +14,8 @@ use rustix::process::{Signal, getpid, kill_process};
 
 /// The feature level, if it is not the build's.
 const LEVEL: &str = "GRISTMILL_LEVEL";
+/// Names the file that moves the clock.
+const CLOCK: &str = "GRISTMILL_CLOCK";
 /// Names the file.
 const VARIABLE: &str = "GRISTMILL_FAILPOINT";
 
@@ -54,6 +56,14 @@ fn taken(file: &Path, point: Point) -> Option<Signal> {
 pub(super) fn level() -> u32 {
     std::env::var(LEVEL)
         .map_or(limits::LEVEL, |text| text.parse().unwrap_or_else(|_| panic!("{LEVEL}={text} is no number")))
+}
+
+/// How far this process's clock of the day is ahead, in milliseconds: what the file says that `GRISTMILL_CLOCK` names.
+pub(super) fn ahead_ms() -> u64 {
+    static FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let file = FILE.get_or_init(|| std::env::var_os(CLOCK).map(PathBuf::from));
+    let text = file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 /// This process is at a point.

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// The file whose lock a node holds for as long as it lives.
@@ -42,6 +43,16 @@ fn unusable(path: &Path) -> impl FnOnce(io::Error) -> Error {
 /// [`Error::Unusable`].
 pub fn make(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(unusable(path))
+}
+
+/// As [`make`], for what is nobody else's to read: verifiers of passwords and keys are in the log, and inputs in scratch. One
+/// that is there is closed to others.
+///
+/// # Errors
+/// [`Error::Unusable`].
+pub fn make_private(path: &Path) -> Result<(), Error> {
+    make(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(unusable(path))
 }
 
 /// Removes a folder with all that is in it, if it is there.

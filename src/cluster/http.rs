@@ -15,7 +15,8 @@ use std::sync::{Arc, LazyLock};
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{RawPathParams, RawQuery, Request};
-use axum::http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, get, on};
@@ -30,12 +31,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::data::PIECE;
 use super::raw::Raw;
+use super::wire::Shown;
 use routes::{Answer, ROUTES, Route};
 
 /// The most bytes of a request's body. A job's spec has at most 64 KiB.
@@ -59,8 +62,11 @@ fn input(route: &Route, call: &MethodDescriptor) -> MessageDescriptor {
     upload.then(begin).flatten().unwrap_or_else(|| call.input())
 }
 
-/// Adds the routes to the services that they call.
-pub(crate) fn beside(services: Routes) -> Routes {
+/// Adds the routes to the services that they call, of a node that has them.
+pub(crate) fn beside(services: Routes, has: bool) -> Routes {
+    if !has {
+        return services;
+    }
     let mut router = services.clone().into_axum_router();
     let services = services.prepare();
     for route in ROUTES {
@@ -96,10 +102,10 @@ async fn answered(
     let at = PathAndQuery::from_maybe_shared(at).map_err(|e| Status::internal(e.to_string()))?;
     let mut client = Grpc::new(services);
     if let (Answer::Upload, Some(file)) = (route.answer, file) {
-        let answer = client.client_streaming(tonic::Request::new(upload(message, file)), at, Raw).await?;
+        let answer = client.client_streaming(inward(&head, upload(message, file)), at, Raw).await?;
         return Ok(json_of(&value(call, answer.into_inner())?));
     }
-    let request = tonic::Request::new(message);
+    let request = inward(&head, message);
     if route.answer == Answer::Once {
         // How long it may take, the services know.
         let answer = client.unary(request, at, Raw).await?;
@@ -116,6 +122,20 @@ async fn answered(
         _ => ("application/x-ndjson", Body::from_stream(all.map(move |part| line(&call, part)))),
     };
     Ok(([(CONTENT_TYPE, kind)], body).into_response())
+}
+
+/// The call that a request stands for, with what its caller has shown: the services' guard looks at that.
+fn inward<T>(head: &Parts, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    for bearer in head.headers.get_all(AUTHORIZATION) {
+        if let Ok(bearer) = MetadataValue::try_from(bearer.as_bytes()) {
+            request.metadata_mut().append("authorization", bearer);
+        }
+    }
+    if let Some(shown) = head.extensions.get::<Shown>() {
+        request.extensions_mut().insert(shown.clone());
+    }
+    request
 }
 
 /// Refuses what a page of another origin sends.
@@ -296,7 +316,12 @@ fn refusal(status: &Status) -> Response {
         Code::Cancelled => StatusCode::REQUEST_TIMEOUT,
         Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    (code, json_of(&error(status))).into_response()
+    let mut response = (code, json_of(&error(status))).into_response();
+    if code == StatusCode::UNAUTHORIZED {
+        // RFC 6750, section 3.
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
 }
 
 #[cfg(test)]

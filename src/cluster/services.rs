@@ -1,14 +1,18 @@
 //! The services of masters and workers on the node's listener. Each decodes nothing and decides nothing: it maps statuses,
 //! gives deadlines, and passes on to the leader what only that one can answer.
 
+mod access;
 mod told;
+mod users;
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use gristmill_engine::control::rights::{Principal, Right};
 use gristmill_engine::node::master::{ApiError, Code as Kind, MasterNode};
 use gristmill_engine::node::rpc::CallError;
 use gristmill_engine::node::worker::Worker;
@@ -17,20 +21,24 @@ use gristmill_proto::internal::v1::segments_server::{Segments, SegmentsServer};
 use gristmill_proto::internal::v1::workers_server::{Workers, WorkersServer};
 use gristmill_proto::prost::Message as _;
 use gristmill_proto::v1 as api;
+use gristmill_proto::v1::access_server::AccessServer;
 use gristmill_proto::v1::cluster_client::ClusterClient;
 use gristmill_proto::v1::cluster_server::{Cluster, ClusterServer};
 use gristmill_proto::v1::jobs_client::JobsClient;
 use gristmill_proto::v1::jobs_server::{Jobs, JobsServer};
+use gristmill_proto::v1::users_server::UsersServer;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Routes;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::answer;
 use super::channels::{Channels, Lane};
-use super::data;
+use super::data::{self, Data};
+use super::guard::{self, who};
 use super::store::Shared;
 use super::world::World;
 
@@ -45,12 +53,10 @@ const WITHIN: Duration = Duration::from_secs(30);
 const PASSED_ON: &str = "gristmill-passed-on";
 /// Whose reasons of errors these are.
 const DOMAIN: &str = "gristmill";
-/// Until there are users, everybody is this one.
-const EVERYBODY: &str = "anonymous";
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-fn of_call(e: CallError) -> Status {
+pub(super) fn of_call(e: CallError) -> Status {
     match e {
         CallError::NotLeader { leader } => answer::not_leader(leader.as_deref()),
         CallError::Refused(why) => Status::failed_precondition(why),
@@ -59,7 +65,7 @@ fn of_call(e: CallError) -> Status {
     }
 }
 
-fn of_api(e: ApiError) -> Status {
+pub(super) fn of_api(e: ApiError) -> Status {
     let text = e.to_string();
     let (kind, next_step) = match e {
         ApiError::NotLeader { leader } => return answer::not_leader(leader.as_deref()),
@@ -71,6 +77,8 @@ fn of_api(e: ApiError) -> Status {
         Kind::Conflict => (Code::AlreadyExists, "CONFLICT"),
         Kind::Limit => (Code::ResourceExhausted, "LIMIT"),
         Kind::State => (Code::FailedPrecondition, "STATE"),
+        Kind::Denied => (Code::PermissionDenied, "DENIED"),
+        Kind::Unauthenticated => (Code::Unauthenticated, "UNAUTHENTICATED"),
         Kind::Unavailable => (Code::Unavailable, "UNAVAILABLE"),
         Kind::Unknown => (Code::Unknown, "UNKNOWN"),
     };
@@ -80,26 +88,43 @@ fn of_api(e: ApiError) -> Status {
 }
 
 /// How a call may be answered.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Asked {
     /// As its caller says, or after a while.
     until: Instant,
     /// Another master passed it on: this one does not, so that two that each take the other for the leader end it.
     passed_on: bool,
+    /// What the caller has shown.
+    bearer: Option<MetadataValue<Ascii>>,
+    /// Where the call came from.
+    from: Arc<str>,
 }
 
 impl Asked {
     fn of<T>(request: &Request<T>) -> Self {
         let said = request.metadata().get("grpc-timeout").and_then(|said| timeout_of(said.to_str().ok()?));
         let passed_on = request.metadata().contains_key(PASSED_ON);
-        Self { until: Instant::now() + said.unwrap_or(WITHIN), passed_on }
+        let bearer = request.metadata().get("authorization").cloned();
+        Self { until: Instant::now() + said.unwrap_or(WITHIN), passed_on, bearer, from: guard::from(request) }
     }
 
-    /// What is passed on has as much time as is left.
+    /// What is passed on has as much time as is left. Who leads asks once more who the caller is.
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = answer::request(message, self.until.saturating_duration_since(Instant::now()));
-        request.metadata_mut().insert(PASSED_ON, MetadataValue::from_static("1"));
+        let metadata = request.metadata_mut();
+        metadata.insert(PASSED_ON, MetadataValue::from_static("1"));
+        if let Some(bearer) = self.bearer.clone() {
+            metadata.insert("authorization", bearer);
+        }
+        if let Ok(from) = self.from.parse() {
+            metadata.insert(guard::FROM, from);
+        }
         request
+    }
+
+    /// The same call once more, with another deadline.
+    fn anew(&self) -> Self {
+        Self { until: Instant::now() + WITHIN, ..self.clone() }
     }
 }
 
@@ -124,23 +149,30 @@ pub struct Master {
     node: MasterNode<World>,
     channels: Channels,
     store: Shared,
+    files: Data,
 }
 
 impl Master {
-    /// Services around a node; `channels` reach the others, `store` has results.
-    pub fn new(node: MasterNode<World>, channels: Channels, store: Shared) -> Self {
-        Self { node, channels, store }
+    /// Services around a node; `channels` reach the others, `store` has results, `files` counts what users store.
+    pub(super) fn new(node: MasterNode<World>, channels: Channels, store: Shared, files: Data) -> Self {
+        Self { node, channels, store, files }
     }
 
-    /// All of them.
-    pub fn services(&self) -> (WorkersServer<Self>, JobsServer<Self>, ClusterServer<Self>) {
-        (WorkersServer::new(self.clone()), JobsServer::new(self.clone()), ClusterServer::new(self.clone()))
+    /// Adds all that clients may ask.
+    pub(super) fn public(&self, routes: Routes) -> Routes {
+        let routes = routes.add_service(JobsServer::new(self.clone())).add_service(ClusterServer::new(self.clone()));
+        routes.add_service(AccessServer::new(self.clone())).add_service(UsersServer::new(self.clone()))
+    }
+
+    /// What workers may ask.
+    pub(super) fn workers(&self) -> WorkersServer<Self> {
+        WorkersServer::new(self.clone())
     }
 
     /// The answer of this node, or of the leader if this is not the one.
     async fn here_or<T, F>(
         &self,
-        asked: Asked,
+        asked: &Asked,
         here: impl Future<Output = Result<T, ApiError>>,
         there: impl FnOnce(Channel) -> F,
     ) -> Result<Response<T>, Status>
@@ -181,28 +213,27 @@ impl Jobs for Master {
     type HistoryStream = Answers<api::JobEvent>;
 
     async fn submit(&self, request: Request<api::SubmitRequest>) -> Result<Response<api::SubmitResponse>, Status> {
-        let (asked, request) = (Asked::of(&request), request.into_inner());
-        let here = self.node.submit(EVERYBODY, request.clone());
+        let (asked, who, request) = (&Asked::of(&request), who(&request)?, request.into_inner());
+        self.files.has_room(&who, self.quota(&who)).await?;
+        let here = self.node.submit(&who, request.clone());
         let there = |to| async move { JobsClient::new(to).submit(asked.request(request)).await };
         self.here_or(asked, here, there).await
     }
 
     async fn get(&self, request: Request<api::GetJobRequest>) -> Result<Response<api::JobStatus>, Status> {
-        let (asked, request) = (Asked::of(&request), request.into_inner());
-        let job = request.job.clone();
-        let there = |to| async move { JobsClient::new(to).get(asked.request(request)).await };
-        self.here_or(asked, self.node.job(&job), there).await
+        let (asked, who, request) = (&Asked::of(&request), who(&request)?, request.into_inner());
+        self.job(asked, &who, request.job).await.map(Response::new)
     }
 
     async fn list(&self, request: Request<api::ListJobsRequest>) -> Result<Response<api::ListJobsResponse>, Status> {
-        let (asked, request) = (Asked::of(&request), request.into_inner());
+        let (asked, who, request) = (&Asked::of(&request), who(&request)?, request.into_inner());
         let here = request.clone();
         let there = |to| async move { JobsClient::new(to).list(asked.request(request)).await };
-        self.here_or(asked, self.node.jobs(&here), there).await
+        self.here_or(asked, self.node.jobs(&who, &here), there).await
     }
 
     async fn watch(&self, request: Request<api::WatchJobRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let job = request.into_inner().job;
+        let (asked, who, job) = (Asked::of(&request), who(&request)?, request.into_inner().job);
         let (send, receive) = tokio::sync::mpsc::channel(2);
         let master = self.clone();
         tokio::spawn(async move {
@@ -210,9 +241,8 @@ impl Jobs for Master {
             loop {
                 // From before the look: what happens during it is not missed.
                 let change = master.node.changed(WATCH_AT_LEAST);
-                let request = Request::new(api::GetJobRequest { job: job.clone() });
-                let now = match master.get(request).await {
-                    Ok(now) => now.into_inner(),
+                let now = match master.seen(&asked.anew(), &who, &job).await {
+                    Ok(now) => now,
                     Err(status) => {
                         let _ = send.send(Err(status)).await;
                         return;
@@ -236,60 +266,90 @@ impl Jobs for Master {
     }
 
     async fn cancel(&self, request: Request<api::CancelJobRequest>) -> Result<Response<api::JobStatus>, Status> {
-        let (asked, request) = (Asked::of(&request), request.into_inner());
+        let (asked, who, request) = (&Asked::of(&request), who(&request)?, request.into_inner());
         let job = request.job.clone();
-        let here = self.node.cancel(EVERYBODY, &job, request.reason.clone());
+        let here = self.node.cancel(&who, &job, request.reason.clone());
         let there = |to| async move { JobsClient::new(to).cancel(asked.request(request)).await };
         self.here_or(asked, here, there).await
     }
 
     async fn retry(&self, request: Request<api::RetryJobRequest>) -> Result<Response<api::SubmitResponse>, Status> {
-        let (asked, request) = (Asked::of(&request), request.into_inner());
+        let (asked, who, request) = (&Asked::of(&request), who(&request)?, request.into_inner());
+        self.files.has_room(&who, self.quota(&who)).await?;
         let (job, key) = (request.job.clone(), request.key.clone());
         let there = |to| async move { JobsClient::new(to).retry(asked.request(request)).await };
-        self.here_or(asked, self.node.retry(EVERYBODY, &job, key), there).await
+        self.here_or(asked, self.node.retry(&who, &job, key), there).await
     }
 
     async fn result(&self, request: Request<api::ResultRequest>) -> Result<Response<Self::ResultStream>, Status> {
+        let (asked, who) = (&Asked::of(&request), who(&request)?);
         let api::ResultRequest { job, part } = request.into_inner();
-        let job = self.get(Request::new(api::GetJobRequest { job })).await?.into_inner();
+        let job = self.job(asked, &who, job).await?;
+        // Who sees a job need not see what it made.
+        if !who.may(Right::JobsRead, Right::DataReadAny, &job.principal) {
+            let what =
+                format!("job {} is {}'s: it takes the right data.read.any to see its result", job.id, job.principal);
+            return Err(Status::permission_denied(what));
+        }
         data::result(self.store.clone(), &job, part).await.map(Response::new)
     }
 
     async fn logs(&self, request: Request<api::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
-        self.task_logs(request.into_inner()).await
+        let (asked, who) = (Asked::of(&request), who(&request)?);
+        self.task_logs(asked, who, request.into_inner()).await
     }
 
     async fn history(&self, request: Request<api::HistoryRequest>) -> Result<Response<Self::HistoryStream>, Status> {
-        self.events(Asked::of(&request), request.into_inner()).await
+        let (asked, who) = (Asked::of(&request), who(&request)?);
+        self.events(&asked, &who, request.into_inner()).await
+    }
+}
+
+impl Master {
+    /// A job, here or from the leader.
+    async fn job(&self, asked: &Asked, who: &Principal, job: String) -> Result<api::JobStatus, Status> {
+        let request = api::GetJobRequest { job: job.clone() };
+        let there = |to| async move { JobsClient::new(to).get(asked.request(request)).await };
+        self.here_or(asked, self.node.job(who, &job), there).await.map(Response::into_inner)
+    }
+
+    /// The same for somebody who asked a while ago, and may not be here any more.
+    async fn seen(&self, asked: &Asked, who: &Principal, job: &str) -> Result<api::JobStatus, Status> {
+        self.node.is_still_here(who).await.map_err(of_api)?;
+        self.job(asked, who, job.to_string()).await
+    }
+
+    fn quota(&self, who: &Principal) -> api::Quota {
+        self.node.who_am_i(who).quota.unwrap_or_default()
     }
 }
 
 #[tonic::async_trait]
 impl Cluster for Master {
     async fn status(&self, request: Request<api::StatusRequest>) -> Result<Response<api::ClusterStatus>, Status> {
-        let (asked, request) = (Asked::of(&request), request.into_inner());
+        let (asked, request) = (&Asked::of(&request), request.into_inner());
         let there = |to| async move { ClusterClient::new(to).status(asked.request(request)).await };
         self.here_or(asked, self.node.status(), there).await
     }
 
     async fn workers(&self, request: Request<api::WorkersRequest>) -> Result<Response<api::WorkersResponse>, Status> {
-        let (asked, request) = (Asked::of(&request), request.into_inner());
-        let there = |to| async move { ClusterClient::new(to).workers(asked.request(request)).await };
+        let asked = &Asked::of(&request);
+        let there = |to| async move { ClusterClient::new(to).workers(asked.request(api::WorkersRequest {})).await };
         self.here_or(asked, self.node.workers(), there).await
     }
 
     async fn drain(&self, request: Request<api::DrainRequest>) -> Result<Response<api::DrainResponse>, Status> {
-        let (asked, request) = (Asked::of(&request), request.into_inner());
+        let (asked, who, request) = (&Asked::of(&request), who(&request)?, request.into_inner());
         let name = request.worker.clone();
-        let here = async { self.node.drain(EVERYBODY, &name).await.map(|()| api::DrainResponse {}) };
+        let here = async { self.node.drain(&who, &name).await.map(|()| api::DrainResponse {}) };
         let there = |to| async move { ClusterClient::new(to).drain(asked.request(request)).await };
         self.here_or(asked, here, there).await
     }
 
     async fn apps(&self, request: Request<api::AppsRequest>) -> Result<Response<api::AppsResponse>, Status> {
-        let left = Asked::of(&request).until.saturating_duration_since(Instant::now());
-        let workers = self.workers(answer::request(api::WorkersRequest {}, left)).await?.into_inner().workers;
+        let asked = &Asked::of(&request);
+        let there = |to| async move { ClusterClient::new(to).workers(asked.request(api::WorkersRequest {})).await };
+        let workers = self.here_or(asked, self.node.workers(), there).await?.into_inner().workers;
         let mut count = std::collections::BTreeMap::<String, u32>::new();
         workers.into_iter().flat_map(|w| w.apps).for_each(|app| *count.entry(app).or_default() += 1);
         let app = |(name, workers)| api::AppInfo { name, workers, digests: Vec::new() };

@@ -1,10 +1,11 @@
 //! How connections are made: in the plain on this machine, or with TLS 1.3.
 //!
 //! With TLS every node shows the certificate that it serves with, also where it connects, and asks for one that the same
-//! authority signed: what nodes say to each other is answered to nodes alone ([`Wire::of_nodes`]). Clients may connect
+//! authority signed: what nodes say to each other is answered to nodes alone (`guard`). Clients may connect
 //! without one. What a certificate's holder may do beyond that is not decided here.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +21,6 @@ use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tonic::transport::server::Connected;
-use tonic::{Request, Status};
 
 use super::address;
 
@@ -155,22 +155,6 @@ impl Wire {
         address::check_plain(address, !matches!(self, Self::Loopback))
     }
 
-    /// Lets through what comes from a node. Plain connections cannot tell.
-    ///
-    /// # Errors
-    ///
-    /// That the connection showed no certificate.
-    pub fn of_nodes(&self) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone + Send + Sync + 'static {
-        let tls = matches!(self, Self::Tls(_));
-        move |request| {
-            let shown = request.extensions().get::<Shown>().is_some_and(|shown| shown.certificate);
-            if shown || !tls {
-                return Ok(request);
-            }
-            Err(Status::unauthenticated("this is answered to nodes alone, and the connection shows no certificate"))
-        }
-    }
-
     /// The other end's handshake, for a connection that was taken.
     ///
     /// # Errors
@@ -202,10 +186,37 @@ impl Wire {
     }
 }
 
+/// What a node is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Roles(u8);
+
+impl Roles {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// A master.
+    pub const MASTER: Self = Self(1);
+    /// A worker.
+    pub const WORKER: Self = Self(2);
+    /// Both.
+    pub const BOTH: Self = Self(3);
+
+    /// Whether it is one of these.
+    pub fn has_any(self, of: Self) -> bool {
+        self.0 & of.0 != 0
+    }
+}
+
 /// What the other end of a connection has shown of itself.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Shown {
-    certificate: bool,
+    /// Whether the connection is TLS.
+    pub tls: bool,
+    /// Whether it showed a certificate, which is then one of the authority's.
+    pub certificate: bool,
+    /// What the certificate says that its holder is.
+    pub roles: Roles,
+    /// Where the other end is, if the system still knew.
+    pub peer: Option<SocketAddr>,
 }
 
 /// A connection, plain or not.
@@ -219,11 +230,15 @@ impl Connected for Stream {
     type ConnectInfo = Shown;
 
     fn connect_info(&self) -> Shown {
-        let certificate = match self {
-            Self::Plain(_) => false,
-            Self::Tls(stream) => stream.get_ref().1.peer_certificates().is_some_and(|shown| !shown.is_empty()),
-        };
-        Shown { certificate }
+        match self {
+            Self::Plain(stream) => Shown { peer: stream.peer_addr().ok(), ..Shown::default() },
+            Self::Tls(stream) => {
+                let (tcp, tls) = stream.get_ref();
+                let certificate = tls.peer_certificates().is_some_and(|shown| !shown.is_empty());
+                let roles = if certificate { Roles::BOTH } else { Roles::NONE };
+                Shown { tls: true, certificate, roles, peer: tcp.peer_addr().ok() }
+            }
+        }
     }
 }
 

@@ -24,6 +24,9 @@ use super::channels::{Channels, Lane};
 use super::raw::Raw;
 use super::store::Shared;
 
+/// How far threads that hash passwords step back: what nodes owe each other goes first.
+const PATIENT: i32 = 10;
+
 /// What a node sees.
 #[derive(Clone)]
 pub struct World(Arc<Inner>);
@@ -106,9 +109,26 @@ impl Env for World {
         async move { done.await.ok() }
     }
 
+    fn hashing<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = Option<T>> + Send {
+        let (send, done) = tokio::sync::oneshot::channel();
+        // A thread of its own, because it steps back behind all others and could not come forward again. If it does not
+        // begin, nothing is sent.
+        let _ = std::thread::Builder::new().name("password".into()).spawn(move || {
+            let _ = rustix::process::nice(PATIENT);
+            let _ = send.send(work());
+        });
+        async move { done.await.ok() }
+    }
+
     fn wall_ms(&self) -> u64 {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        #[cfg(feature = "failpoints")]
+        let now_ms = now_ms.saturating_add(super::failpoint::ahead_ms());
+        now_ms
     }
 
     fn note(&self, note: Note) {

@@ -29,7 +29,8 @@ impl Three {
 
     fn start(&mut self, n: usize) -> Process {
         let (at, peers) = (&self.at[n], self.at[..3].join(","));
-        let arguments = format!("master --data m{n} --store store --listen {at} --peers {peers} --cluster-token t");
+        let arguments =
+            format!("master --data m{n} --store store --listen {at} --peers {peers} --cluster-token t --no-login");
         Process::start(&self.folder, &format!("m{n}"), &arguments)
     }
 
@@ -80,8 +81,11 @@ fn masters_begin_a_cluster_together_and_a_lost_folder_joins_it() {
 fn masters_that_were_told_otherwise_do_not_begin_together() {
     let mut three = Three::new();
     let mut first = three.start(0);
-    let arguments =
-        format!("master --data m1 --store store --listen {} --peers {}", three.at[1], three.at[..2].join(","));
+    let arguments = format!(
+        "master --data m1 --no-login --store store --listen {} --peers {}",
+        three.at[1],
+        three.at[..2].join(",")
+    );
     let mut second = Process::start(&three.folder, "m1", &arguments);
     first.says("was told other peers or another token");
     second.says("was told other peers or another token");
@@ -96,7 +100,7 @@ fn masters_that_were_told_otherwise_do_not_begin_together() {
 fn a_master_that_comes_back_elsewhere_is_found_there() {
     let mut three = Three::ready();
     three.nodes[2].kill();
-    let arguments = format!("master --data m2 --store store --listen {}", three.at[3]);
+    let arguments = format!("master --data m2 --no-login --store store --listen {}", three.at[3]);
     three.nodes[2] = Process::start(&three.folder, "m2", &arguments);
     until("the members to know where it is", || three.members(0, &[0, 1, 3]));
     // Without it there is no quorum any more.
@@ -117,7 +121,7 @@ fn a_leading_master_hands_over_when_it_is_told_to_end() {
 #[test]
 fn a_node_has_its_folder_for_itself_and_an_address_that_can_be_reached() {
     let folder = Folder::new();
-    let mut node = Process::start(&folder, "serve", "serve --data data --listen 127.0.0.1:0");
+    let mut node = Process::start(&folder, "serve", "serve --data data --no-login --listen 127.0.0.1:0");
     node.says("is ready");
     let refusals = [
         ("worker --data data --masters 127.0.0.1:1", "another process runs a node on data; end that one first"),
@@ -144,7 +148,7 @@ fn a_node_has_its_folder_for_itself_and_an_address_that_can_be_reached() {
 fn a_worker_drains_and_a_second_signal_ends_what_cannot() {
     let folder = Folder::new();
     let at = address();
-    let mut master = Process::start(&folder, "m", &format!("master --data m --store store --listen {at}"));
+    let mut master = Process::start(&folder, "m", &format!("master --data m --no-login --store store --listen {at}"));
     master.says("is ready");
     let worker = |name: &str| {
         let arguments = format!("worker --data {name} --store store --masters {at} --name {name} --slots 1");

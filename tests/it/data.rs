@@ -12,7 +12,7 @@ use crate::program::{Ended, Folder};
 
 /// A node, where it is, and a way to ask it.
 fn cluster(folder: &Folder) -> (Process, String, impl Fn(&str) -> Ended) {
-    let mut node = Process::start(folder, "data", "serve --data data --store store --listen 127.0.0.1:0");
+    let mut node = Process::start(folder, "data", "serve --data data --store store --listen 127.0.0.1:0 --no-login");
     let at = node.ready();
     let to = at.clone();
     (node, at, move |arguments: &str| folder.run(&format!("{arguments} --at {to}")))

@@ -27,7 +27,8 @@ impl Node {
     }
 
     fn start_of(program: Program, folder: &Folder, name: &str, arguments: &str) -> Self {
-        let command = program(folder, &format!("{arguments} --store store --data {name} --listen 127.0.0.1:0"));
+        let users = if arguments.starts_with("worker") { "" } else { " --no-login" };
+        let command = program(folder, &format!("{arguments}{users} --store store --data {name} --listen 127.0.0.1:0"));
         let mut process = Process::of(command, folder.path().join(format!("{name}.log")));
         let address = process.ready();
         Self { process, address, program }

@@ -289,7 +289,7 @@ fn jobs_over_buckets_give_the_bytes_of_local_runs() {
             (before == 0 && request.body.len() % 7 == 3).then_some(Fault::Status(503))
         });
         let url = emulator.url("jobs");
-        let mut serve = folder.gristmill(&format!("serve --data data --store {url} --listen 127.0.0.1:0"));
+        let mut serve = folder.gristmill(&format!("serve --data data --store {url} --listen 127.0.0.1:0 --no-login"));
         serve.envs(emulator.variables(through));
         let mut node = Process::of(serve, folder.path().join("log"));
         let at = node.ready();

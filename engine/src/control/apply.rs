@@ -4,9 +4,13 @@
 //! that this build does not understand. To pass over it would make this node differ from the others in silence, so it
 //! is a [`Halt`], after which the node must end.
 //!
-//! Submission is in `submit`, the ends of jobs in `end`, workers in `workers`, tasks in `tasks`.
+//! Submission is in `submit`, the ends of jobs in `end`, workers in `workers`, tasks in `tasks`; users are in `access`, their
+//! sessions in `sessions`, and `audit` writes down what users did.
 
+mod access;
+mod audit;
 mod end;
+mod sessions;
 mod submit;
 mod tasks;
 mod workers;
@@ -83,6 +87,9 @@ const ALREADY: Outcome = Outcome::Accepted(wire::Accepted { already: true });
 struct Step {
     index: u64,
     principal: Arc<str>,
+    /// The principal's session, and where its call came from.
+    session: u64,
+    from: Arc<str>,
     touched: Vec<Touch>,
 }
 
@@ -102,8 +109,13 @@ impl State {
         self.now_ms = self.now_ms.max(now_ms);
         self.applied = index;
         let principal = super::task::cut(command.principal, limits::SHORT_NAME_BYTES).into();
-        let mut step = Step { index, principal, touched: Vec::new() };
+        let from = super::task::cut(command.from, limits::LONG_NAME_BYTES).into();
+        let mut step = Step { index, principal, session: command.session, from, touched: Vec::new() };
+        let told = audit::told(self.cluster, &action);
         let outcome = self.act(&mut step, action).unwrap_or_else(Outcome::Refused);
+        if let Some(told) = told {
+            self.write_down(&step, told, &outcome);
+        }
         Ok(Applied { reply: wire::Reply { outcome: Some(outcome) }, touched: step.touched })
     }
 
@@ -123,6 +135,18 @@ impl State {
             Action::DrainWorker(drain) => self.drain(step, drain.incarnation),
             Action::WorkerDrained(drained) => self.worker_drained(step, drained.incarnation),
             Action::TaskChanges(changes) => Ok(self.change_tasks(step, changes)),
+            Action::AddUser(add) => self.add_user(step, add),
+            Action::ChangeUser(change) => self.change_user(step, change),
+            Action::RemoveUser(remove) => self.remove_user(step, &remove.name),
+            Action::OpenSession(open) => self.open_session(step, open),
+            Action::RefreshSession(refresh) => self.refresh_session(refresh),
+            Action::EndSessions(end) => self.end_sessions(&end),
+            Action::PutRole(role) => self.put_role(step, &role),
+            Action::RemoveRole(role) => self.remove_role(step, &role.name),
+            Action::RotateKeys(rotate) => self.rotate_keys(rotate),
+            Action::SetPolicy(policy) => self.set_policy(policy),
+            Action::NoteAudit(note) => self.note_audit(step, note),
+            Action::ArchiveAudit(archive) => self.archive_audit(archive.upto),
         }
     }
 

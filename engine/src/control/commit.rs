@@ -104,6 +104,11 @@ pub fn log(cluster: u64, job: u64, task: &str, attempt: AttemptId, piece: u32) -
     format!("{}{}{term}-{counter}/{piece:05}", logs(cluster, job), log_of(task))
 }
 
+/// Below this lies what was written down of users long ago, in files named after the last event in them. It stays.
+pub fn audit(cluster: u64) -> String {
+    format!("{ROOT}/{cluster:016x}/audit/")
+}
+
 /// The history of an ended job. It stays.
 pub fn history(cluster: u64, job: u64) -> String {
     format!("{ROOT}/{cluster:016x}/history/{job}")

@@ -79,3 +79,30 @@ pub const SNAPSHOT_CHUNK: usize = 1 << 20;
 pub const WHOLE_PPM: u32 = 1_000_000;
 /// The share of a reducer's work that is fetching segments.
 pub const FETCHED_PPM: u32 = 400_000;
+
+/// Users.
+pub const USERS: usize = 10_000;
+/// Sessions and tokens for machines of all users.
+pub const SESSIONS: usize = 200_000;
+/// Those of one user; one more ends the oldest session.
+pub const SESSIONS_OF_A_USER: usize = 100;
+/// How long a session lasts.
+pub const SESSION_MS: u64 = 14 * 24 * 60 * 60 * 1000;
+/// How long a token for a machine may hold.
+pub const TOKEN_MS: std::ops::RangeInclusive<u64> = 60_000..=366 * 24 * 60 * 60 * 1000;
+/// For so long the word before the last continues a session too: the answer with the last one may have been lost.
+pub const REFRESH_AGAIN_MS: u64 = 60_000;
+/// Roles that are not built in.
+pub const ROLES: usize = 100;
+/// Keys that sign tokens or did.
+pub const SIGNING_KEYS: usize = 16;
+/// How long what an earlier key signed holds: longer than any access token.
+pub const KEY_OVERLAP_MS: u64 = 60 * 60 * 1000;
+/// Events of the audit log that are kept in the state.
+pub const AUDIT: usize = 10_000;
+/// So many are put into the store together.
+pub const AUDIT_FILE: usize = 1_000;
+/// Bytes of what an event says.
+pub const AUDIT_BYTES: usize = 512;
+/// Events in one command.
+pub const AUDIT_EVENTS: usize = 1_000;

@@ -10,6 +10,7 @@ use imbl::Vector;
 
 use super::ids::{Digest, Stage};
 use super::job::Job;
+use super::rights::Rights;
 use super::snapshot::Damage;
 use super::state::{Key, State};
 use super::task::{By, Facts, Failed, Place, Result as Counted};
@@ -100,6 +101,10 @@ pub(super) fn key(digest: &Digest, key: Key) -> Kind {
     })
 }
 
+pub(super) fn role(name: &str, rights: Rights) -> Kind {
+    Kind::Role(wire::RoleRecord { name: name.into(), rights: rights.names().map(String::from).collect() })
+}
+
 impl State {
     /// Takes in a record. Tasks belong to `last`, the job before them.
     pub(super) fn take(&mut self, kind: Kind, last: &mut Option<Job>) -> Result<(), Damage> {
@@ -139,6 +144,22 @@ impl State {
             }
             Kind::Drained(drained) => {
                 self.drained.insert(drained.incarnation, drained.uid.into());
+            }
+            Kind::User(user) => {
+                self.access.users.insert(user.name.as_str().into(), Arc::new(user));
+            }
+            Kind::Session(session) => self.access.insert_session(session),
+            Kind::Role(role) => {
+                let rights = Rights::of(role.rights.iter().map(String::as_str));
+                let rights = rights.map_err(|_| Damage::Record("a role with a right that is none"))?;
+                self.access.roles.insert(role.name.into(), rights);
+            }
+            Kind::SigningKey(key) => {
+                self.access.keys.insert(key.kid.as_str().into(), Arc::new(key));
+            }
+            Kind::Policy(policy) => self.access.registration = policy.registration,
+            Kind::Audit(event) => {
+                self.access.audit.insert(event.id, Arc::new(event));
             }
             Kind::End(_) => {}
         }

@@ -29,10 +29,14 @@ impl Shares {
         self.order.is_empty()
     }
 
-    /// Jobs with something to run, the next one first.
-    pub(super) fn jobs(&self) -> impl Iterator<Item = u64> + '_ {
-        let users = self.order.iter().filter_map(|(_, user)| self.users.get(user));
-        users.flat_map(|user| user.runnable.iter().map(|(_, job)| *job))
+    /// Jobs with something to run, the next one first, of users who do not run as many attempts as they may; 0: any number.
+    pub(super) fn jobs<'s>(&'s self, most: impl Fn(&str) -> u32 + 's) -> impl Iterator<Item = u64> + 's {
+        let may = move |running: usize, user: &str| match most(user) {
+            0 => true,
+            most => running < most as usize,
+        };
+        let users = self.order.iter().filter(move |(running, user)| may(*running, user));
+        users.filter_map(|(_, user)| self.users.get(user)).flat_map(|user| user.runnable.iter().map(|(_, job)| *job))
     }
 
     /// Says whether a job has something to run. Gives whether that is news.
@@ -86,13 +90,15 @@ mod tests {
         assert!(shares.set(&bob, -5, 3, true));
         assert!(!shares.set(&bob, -5, 3, true), "no news");
         shares.began(&ann);
-        assert_eq!(shares.jobs().collect::<Vec<_>>(), [3, 2, 1]);
+        assert_eq!(shares.jobs(|_| 0).collect::<Vec<_>>(), [3, 2, 1]);
         shares.began(&bob);
         shares.began(&bob);
-        assert_eq!(shares.jobs().collect::<Vec<_>>(), [2, 1, 3]);
+        assert_eq!(shares.jobs(|_| 0).collect::<Vec<_>>(), [2, 1, 3]);
+        let most = |user: &str| if user == "ann" { 1 } else { 3 };
+        assert_eq!(shares.jobs(most).collect::<Vec<_>>(), [3], "ann has all that she may");
         shares.set(&ann, 0, 1, false);
         shares.set(&ann, 5, 2, false);
-        assert_eq!(shares.jobs().collect::<Vec<_>>(), [3]);
+        assert_eq!(shares.jobs(|_| 0).collect::<Vec<_>>(), [3]);
         shares.set(&bob, -5, 3, false);
         assert!(shares.is_empty());
     }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::internal::v1::record::Kind;
@@ -44,13 +45,19 @@ pub struct View {
 }
 
 /// What the last record was.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Cursor {
     Start,
     Worker(u64),
     Archived(u64),
     Key(Digest),
     Drained(u64),
+    User(Arc<str>),
+    Session(u64),
+    Role(Arc<str>),
+    SigningKey(Arc<str>),
+    Policy,
+    Audit(u64),
     Job(u64),
     Tasks(u64, Stage, usize),
     Incidents(u64, usize),
@@ -63,7 +70,7 @@ impl View {
     /// The record after the last one.
     fn next_record(&mut self) -> Option<Kind> {
         loop {
-            let (found, next) = self.step(self.cursor)?;
+            let (found, next) = self.step(self.cursor.clone())?;
             self.cursor = next;
             if found.is_some() {
                 return found;
@@ -73,7 +80,7 @@ impl View {
 
     /// What follows, and where that is; a kind that has no more gives nothing and leads on to the next.
     fn step(&self, cursor: Cursor) -> Option<(Option<Kind>, Cursor)> {
-        let State { workers, archive, keys, drained, jobs, .. } = &self.state;
+        let State { workers, archive, keys, drained, access, jobs, .. } = &self.state;
         Some(match cursor {
             Cursor::Start => (Some(self.head()), Cursor::Worker(0)),
             Cursor::Worker(last) => match after(workers, &last) {
@@ -93,6 +100,30 @@ impl View {
                     let drained = wire::DrainedRecord { incarnation: *at, uid: uid.to_string() };
                     (Some(Kind::Drained(drained)), Cursor::Drained(*at))
                 }
+                None => (None, Cursor::User("".into())),
+            },
+            Cursor::User(last) => match after(&access.users, &last) {
+                Some((at, user)) => (Some(Kind::User((**user).clone())), Cursor::User(at.clone())),
+                None => (None, Cursor::Session(0)),
+            },
+            Cursor::Session(last) => match after(&access.sessions, &last) {
+                Some((at, session)) => (Some(Kind::Session((**session).clone())), Cursor::Session(*at)),
+                None => (None, Cursor::Role("".into())),
+            },
+            Cursor::Role(last) => match after(&access.roles, &last) {
+                Some((at, rights)) => (Some(record::role(at, *rights)), Cursor::Role(at.clone())),
+                None => (None, Cursor::SigningKey("".into())),
+            },
+            Cursor::SigningKey(last) => match after(&access.keys, &last) {
+                Some((at, key)) => (Some(Kind::SigningKey((**key).clone())), Cursor::SigningKey(at.clone())),
+                None => (None, Cursor::Policy),
+            },
+            Cursor::Policy => {
+                let policy = wire::PolicyRecord { registration: access.registration };
+                (policy.registration.then_some(Kind::Policy(policy)), Cursor::Audit(0))
+            }
+            Cursor::Audit(last) => match after(&access.audit, &last) {
+                Some((at, event)) => (Some(Kind::Audit((**event).clone())), Cursor::Audit(*at)),
                 None => (None, Cursor::Job(0)),
             },
             Cursor::Job(last) => match after(jobs, &last) {

@@ -10,6 +10,7 @@ use gristmill_proto::internal::v1 as wire;
 use gristmill_raft::planted::{Bug, planted};
 use imbl::{OrdMap, OrdSet};
 
+use super::access::Access;
 use super::ids::{AttemptId, Digest, TaskId};
 use super::job::Job;
 use super::limits;
@@ -28,6 +29,7 @@ pub struct State {
     pub(super) archive: OrdMap<u64, Arc<wire::ArchiveRecord>>,
     pub(super) keys: OrdMap<Digest, Key>,
     pub(super) drained: OrdMap<u64, Arc<str>>,
+    pub(super) access: Access,
     /// What this build understands: no part of what replicas share.
     pub(super) understands: Understands,
     // What follows is derived from the above.
@@ -96,6 +98,11 @@ impl State {
         self.applied
     }
 
+    /// Who is known, and what they may do.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// A job that has not been archived.
     pub fn job(&self, job: u64) -> Option<&Arc<Job>> {
         self.jobs.get(&job)
@@ -124,6 +131,11 @@ impl State {
     /// The row of an archived job.
     pub fn archived(&self, job: u64) -> Option<&wire::ArchiveRecord> {
         self.archive.get(&job).map(Arc::as_ref)
+    }
+
+    /// Jobs of a user that have not ended.
+    pub fn jobs_of(&self, user: &str) -> u32 {
+        self.live_of_user.get(user).copied().unwrap_or_default()
     }
 
     /// The job that claims an output of this name.

@@ -12,6 +12,7 @@ use gristmill_raft::runtime::AsyncRuntime;
 
 use super::point::Point;
 use super::rpc::Net;
+use crate::auth::Secret;
 use crate::control::limits::LEVEL;
 use crate::exec::Exec;
 use crate::job::Job;
@@ -54,6 +55,15 @@ pub trait Env: Clone + Send + Sync + 'static {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> impl Future<Output = Option<T>> + Send;
 
+    /// Hashes a password: work that takes a core for a while and that nobody else may have to wait for. `None` if it
+    /// panicked.
+    fn hashing<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = Option<T>> + Send {
+        self.blocking(work)
+    }
+
     /// Milliseconds since 1970 by this machine's clock, which may be wrong: for people, and for what outlives machines.
     fn wall_ms(&self) -> u64;
 
@@ -90,6 +100,13 @@ pub enum Note {
     },
     /// This master leads no longer.
     Follows,
+    /// The first user was made, who manages the others.
+    FirstUser {
+        /// Whom to log in as.
+        name: String,
+        /// The password that was made up: it is told once, here, and nowhere else.
+        password: Option<Secret>,
+    },
     /// Something did not work, and will be tried again or done without.
     Trouble {
         /// One line.

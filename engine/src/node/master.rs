@@ -1,14 +1,19 @@
 //! The shell of a master: a member of the replicated log, and while it leads, a [`Master`] that is told what happens and
 //! whose effects are carried out here.
 //!
-//! `errands` does for jobs what takes the store: plans, publications, histories; `api` is what clients may ask. A master
+//! `errands` does for jobs what takes the store: plans, publications, histories; `api` is what clients may ask, `access` and
+//! `users` who they are, `gate` who is let in, `audit` what is written down of it. A master
 //! that does not lead answers with who does; whoever carries requests here passes them on.
 
+mod access;
 mod api;
+mod audit;
 mod errands;
+mod gate;
 mod halves;
 mod level;
 mod told;
+mod users;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -34,11 +39,21 @@ use super::point::Point;
 use super::replica::{News, Replica};
 use super::rpc::CallError;
 use super::signal::Signal;
+use super::turns::Turns;
+use crate::auth::Secret;
+use crate::auth::attempts::Attempts;
+use crate::auth::password::Cost;
 use crate::control::apply::Touch;
 use crate::control::ids;
 use crate::control::ids::TaskId;
 use crate::control::master::{Config, Effect, Input, Master, Now, Proposed, Reign, Setback};
+use crate::control::rights::Principal;
 use crate::control::state::State;
+use access::HASHING;
+use audit::Events;
+use gate::Gate;
+#[cfg(feature = "bench")]
+pub(crate) use gate::tokens::Tokens;
 
 /// The world of a master: that of any node, and what its log is kept on and spoken over.
 pub trait MasterEnv: Env {
@@ -53,6 +68,21 @@ pub struct Options {
     pub log: gristmill_raft::Options,
     /// The leader.
     pub leader: Config,
+    /// Users.
+    pub accounts: Accounts,
+}
+
+/// How a master deals with users.
+#[derive(Clone, Debug, Default)]
+pub struct Accounts {
+    /// What a guess at a password costs.
+    pub cost: Cost,
+    /// Where there is no user, one is made.
+    pub first: bool,
+    /// That one's password; none: one is made up and told.
+    pub password: Option<Secret>,
+    /// The password that one gets when this master first leads.
+    pub reset: Option<Secret>,
 }
 
 type Log<E> = Node<<E as MasterEnv>::Log, Replica<<E as Env>::Rt>>;
@@ -83,6 +113,12 @@ struct Inner<E: MasterEnv> {
     /// The leader's view of things has changed: watchers look.
     changed: Signal<E::Rt>,
     stop: Signal<E::Rt>,
+    gate: Gate<E::Rt>,
+    /// Failures to log in.
+    attempts: Mutex<Attempts>,
+    /// Passwords that are hashed.
+    hashes: Arc<Turns>,
+    events: Mutex<Events>,
 }
 
 /// While this node leads.
@@ -107,7 +143,24 @@ impl<E: MasterEnv> MasterNode<E> {
         let log = Node::start(disks, net, Replica::new(news.clone(), env.level()), &options.log).await?;
         let begun = clock::now::<E::Rt>();
         let (leading, next_reign, changed, stop) = Default::default();
-        Ok(Self { inner: Arc::new(Inner { env, log, news, options, begun, leading, next_reign, changed, stop }) })
+        let (gate, attempts, events) = Default::default();
+        let hashes = Turns::new(HASHING.0, HASHING.1);
+        let inner = Inner {
+            env,
+            log,
+            news,
+            options,
+            begun,
+            leading,
+            next_reign,
+            changed,
+            stop,
+            gate,
+            attempts,
+            hashes,
+            events,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The node of the replicated log.
@@ -119,6 +172,7 @@ impl<E: MasterEnv> MasterNode<E> {
     pub async fn run(&self) -> String {
         let inner = &self.inner;
         drop(E::Rt::spawn(inner.clone().keep_level()));
+        drop(E::Rt::spawn(inner.clone().keep_access()));
         let mut applied = inner.news.applied.listen();
         let mut stop = inner.stop.listen();
         let mut watch = inner.log.watch();
@@ -172,7 +226,7 @@ impl<E: MasterEnv> MasterNode<E> {
             );
             return Ok(wire::Registered { incarnation: 0, refused });
         }
-        let reply = self.inner.propose("system", wire::command::Action::RegisterWorker(request)).await?;
+        let reply = self.inner.propose(&Principal::system(), wire::command::Action::RegisterWorker(request)).await?;
         Ok(match reply {
             Outcome::Registered(registered) => registered,
             Outcome::Refused(refused) => wire::Registered { incarnation: 0, refused: refused.message },
@@ -445,10 +499,10 @@ impl<E: MasterEnv> Inner<E> {
     }
 
     /// Proposes for a client or a worker, and gives what it came to.
-    async fn propose(self: &Arc<Self>, principal: &str, action: wire::command::Action) -> Result<Outcome, CallError> {
+    async fn propose(self: &Arc<Self>, who: &Principal, action: wire::command::Action) -> Result<Outcome, CallError> {
         use gristmill_raft::Error::{NotLeader, Refused};
-        let principal = principal.to_string();
-        let command = wire::Command { now_ms: self.env.wall_ms(), principal, level: 1, action: Some(action) };
+        let (now_ms, principal, from) = (self.env.wall_ms(), who.name.to_string(), who.from.to_string());
+        let command = wire::Command { now_ms, principal, level: 1, session: who.session, from, action: Some(action) };
         let reply = match self.log.propose(command.encode_to_vec()).await {
             Ok(reply) => reply,
             Err(NotLeader { leader }) => {

@@ -24,6 +24,10 @@ pub enum Method {
     Fetch,
     /// Which feature level a master understands.
     Level,
+    /// How far a master must have applied the log.
+    ReadIndex,
+    /// What a master has for the audit log.
+    Audit,
 }
 
 impl Method {
@@ -34,6 +38,8 @@ impl Method {
             Self::Poll => "/gristmill.internal.v1.Workers/Poll",
             Self::Fetch => "/gristmill.internal.v1.Segments/Fetch",
             Self::Level => "/gristmill.internal.v1.Masters/Level",
+            Self::ReadIndex => "/gristmill.internal.v1.Masters/ReadIndex",
+            Self::Audit => "/gristmill.internal.v1.Masters/Audit",
         }
     }
 }

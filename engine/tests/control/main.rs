@@ -3,11 +3,13 @@
 #![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::disallowed_methods, reason = "tests look at sources and at their own memory")]
 
+mod access;
 mod history;
 mod ledger;
 mod maps;
 mod model;
 mod pace;
+mod rights;
 mod rules;
 mod size;
 mod state;

@@ -24,7 +24,8 @@ fn ten_thousand_tasks_stay_small() {
     let mut index = 0;
     let mut commit = |state: &mut State, action: Action| {
         index += 1;
-        let command = wire::Command { now_ms: 1, principal: "ann".into(), level: 1, action: Some(action) };
+        let command =
+            wire::Command { now_ms: 1, principal: "ann".into(), level: 1, action: Some(action), ..Default::default() };
         state.apply(index, &command.encode_to_vec()).unwrap();
         index
     };

@@ -68,7 +68,8 @@ fn change(
 fn change_task(world: &mut World, task: wire::Task, worker: u64, what: What) -> Verdict {
     let change = wire::TaskChange { task: Some(task), worker, what: Some(what), ..Default::default() };
     let command = Action::TaskChanges(wire::TaskChanges { changes: vec![change] });
-    let command = wire::Command { now_ms: 5, principal: "system".into(), level: 1, action: Some(command) };
+    let command =
+        wire::Command { now_ms: 5, principal: "system".into(), level: 1, action: Some(command), ..Default::default() };
     world.index += 1;
     let mut verdict = Invalid;
     for replica in &mut world.replicas {
@@ -432,7 +433,13 @@ fn ended_jobs_leave_rows_of_200_bytes_and_10_000_of_them() {
     let mut sizes = Vec::new();
     let mut state = world.replicas[0].clone();
     let apply = |state: &mut State, n: u64, action: Action| {
-        let command = wire::Command { now_ms: n * 20_000, principal: user.clone(), level: 1, action: Some(action) };
+        let command = wire::Command {
+            now_ms: n * 20_000,
+            principal: user.clone(),
+            level: 1,
+            action: Some(action),
+            ..Default::default()
+        };
         state.apply(u64::MAX / 2 + n, &command.encode_to_vec()).unwrap()
     };
     let info = wire::Register {
@@ -470,7 +477,8 @@ fn a_user_has_so_many_jobs_at_a_time_and_others_have_theirs() {
     let mut index = 0;
     let mut apply = |user: &str, action: Action| {
         index += 1;
-        let command = wire::Command { now_ms: 1, principal: user.into(), level: 1, action: Some(action) };
+        let command =
+            wire::Command { now_ms: 1, principal: user.into(), level: 1, action: Some(action), ..Default::default() };
         (index, state.apply(index, &command.encode_to_vec()).unwrap().reply.outcome.unwrap())
     };
     let apps = vec![wire::AppOffer { name: "words".into(), build: "b".into() }];

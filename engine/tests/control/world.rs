@@ -107,7 +107,13 @@ impl World {
     /// Puts a command into the log and applies it.
     pub fn commit(&mut self, principal: &str, action: Action) -> Outcome {
         let now_ms = 1_000_000 + u64::try_from(self.now.as_millis()).unwrap();
-        self.commit_command(&wire::Command { now_ms, principal: principal.into(), level: 1, action: Some(action) })
+        self.commit_command(&wire::Command {
+            now_ms,
+            principal: principal.into(),
+            level: 1,
+            action: Some(action),
+            ..Default::default()
+        })
     }
 
     pub fn commit_command(&mut self, command: &wire::Command) -> Outcome {

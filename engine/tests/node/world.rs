@@ -10,9 +10,10 @@ use futures_util::future::{Either, select};
 use futures_util::stream;
 use gristmill_engine::apps;
 use gristmill_engine::control::master::Config;
+use gristmill_engine::control::rights::{Principal, Rights};
 use gristmill_engine::exec::{Exec, Threads};
 use gristmill_engine::node::env::{Apps, Env, Note};
-use gristmill_engine::node::master::{ApiError, MasterEnv, MasterNode, Options};
+use gristmill_engine::node::master::{Accounts, ApiError, MasterEnv, MasterNode, Options};
 use gristmill_engine::node::rpc::{CallError, Method, Net};
 use gristmill_engine::node::worker::{self, Worker};
 use gristmill_engine::scratch::{self, Scratch};
@@ -30,7 +31,12 @@ use super::gated;
 
 /// The longest that anything may take.
 const PATIENCE: Duration = Duration::from_secs(100);
-const CLUSTER: u64 = 0xC0FFEE;
+pub const CLUSTER: u64 = 0xC0FFEE;
+
+/// Somebody who may do everything, where nobody must log in.
+pub fn ann() -> Principal {
+    Principal::with("ann", "admin", Rights::ALL)
+}
 
 pub fn run<F: Future>(work: F) -> F::Output {
     Rt::new(2).block_on(async {
@@ -93,6 +99,13 @@ impl Net for Wires {
                     Method::Register => {
                         let answer = master.register(wire::Register::decode(request).unwrap()).await?;
                         Ok(answer.encode_to_vec().into())
+                    }
+                    Method::ReadIndex => {
+                        Ok(wire::ReadIndexAnswer { index: master.read_index().await? }.encode_to_vec().into())
+                    }
+                    Method::Audit => {
+                        master.note_audit(wire::NoteAudit::decode(request).unwrap()).await?;
+                        Ok(wire::AuditAnswer {}.encode_to_vec().into())
                     }
                     _ => Ok(master.poll(wire::Poll::decode(request).unwrap()).await?.encode_to_vec().into()),
                 }
@@ -197,6 +210,7 @@ pub struct Cluster {
     log_net: Switchboard<Rt>,
     wires: Wires,
     notes: Arc<Mutex<Vec<(String, Note)>>>,
+    accounts: Accounts,
 }
 
 fn log_options() -> gristmill_raft::Options {
@@ -209,9 +223,15 @@ fn log_options() -> gristmill_raft::Options {
 impl Cluster {
     /// A cluster of so many masters, of which one leads.
     pub async fn of(masters: usize) -> Self {
+        Self::with(masters, Accounts::default()).await
+    }
+
+    /// As [`Cluster::of`], with users or without.
+    pub async fn with(masters: usize, accounts: Accounts) -> Self {
         let wires = Wires { lines: Arc::default(), from: String::new() };
         let (store, created, notes) = (store::Memory::new(Publish::Copy), Arc::default(), Arc::default());
-        let mut cluster = Self { masters: Vec::new(), store, created, log_net: Switchboard::default(), wires, notes };
+        let (masters_of, log_net) = (Vec::new(), Switchboard::default());
+        let mut cluster = Self { masters: masters_of, store, created, log_net, wires, notes, accounts };
         for n in 0..masters {
             cluster.start_master(n).await;
         }
@@ -244,7 +264,7 @@ impl Cluster {
     async fn start_master(&mut self, n: usize) {
         let name = format!("m{n}");
         let (kv, files) = Disk::new(n as u64 + 1).boot();
-        let options = Options { log: log_options(), leader: Config::default() };
+        let options = Options { log: log_options(), leader: Config::default(), accounts: self.accounts.clone() };
         let connect = |identity: gristmill_raft::Identity| self.log_net.line(identity.node);
         let node = MasterNode::start(self.world(&name), options, Disks { kv, files }, connect).await.unwrap();
         self.log_net.connect(node.log().identity().node, node.log().clone());
@@ -327,13 +347,13 @@ impl Cluster {
             ..Default::default()
         };
         let request = api::SubmitRequest { key: output.into(), spec: Some(spec) };
-        Ok(self.masters[self.leader().await].submit("ann", request).await?.job)
+        Ok(self.masters[self.leader().await].submit(&ann(), request).await?.job)
     }
 
     /// How a job is, as whoever leads says.
     pub async fn job(&self, job: &str) -> api::JobStatus {
         loop {
-            match self.masters[self.leader().await].job(job).await {
+            match self.masters[self.leader().await].job(&ann(), job).await {
                 Ok(status) => return status,
                 Err(e) => println!("{e}"),
             }

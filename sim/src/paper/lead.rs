@@ -127,7 +127,13 @@ impl Leader {
     }
 
     fn commit(&mut self, action: Action) -> Option<Outcome> {
-        let command = wire::Command { now_ms: self.wall_ms(), principal: "ann".into(), level: 1, action: Some(action) };
+        let command = wire::Command {
+            now_ms: self.wall_ms(),
+            principal: "ann".into(),
+            level: 1,
+            action: Some(action),
+            ..Default::default()
+        };
         self.apply(&command)
     }
 

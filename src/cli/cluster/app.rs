@@ -13,7 +13,6 @@ use gristmill_proto::v1::apps_client::AppsClient;
 use gristmill_proto::v1::put_request::Part;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tonic::transport::Channel;
 use tonic::{Code, Response};
 
 use super::super::failure::Failure;
@@ -21,6 +20,7 @@ use super::super::sizes::{Size, counted};
 use super::super::{say, stdout};
 use super::ask::{WITHIN, answered_within, block_on, channel, format, output, table};
 use super::at::At;
+use super::bearer::Client;
 use super::data::{date, walk};
 use crate::cluster::answer;
 use crate::cluster::data::PIECE;
@@ -124,7 +124,7 @@ fn sources(path: &Path, name: &str, all: &mut Vec<(String, PathBuf)>) -> Result<
 }
 
 /// Makes sure that the cluster has files, and says what a spec says of them.
-fn send(channel: Channel, sources: &[(String, PathBuf)]) -> Result<Vec<api::AppFile>, Failure> {
+fn send(channel: Client, sources: &[(String, PathBuf)]) -> Result<Vec<api::AppFile>, Failure> {
     let mut client = AppsClient::new(channel);
     let mut files = Vec::new();
     for (name, path) in sources {
@@ -231,7 +231,7 @@ pub(super) fn flags_alone(
     }
 }
 
-fn push(program: &str, here: &[Entry], channel: Channel, of: &ArgMatches) -> Result<(), Failure> {
+fn push(program: &str, here: &[Entry], channel: Client, of: &ArgMatches) -> Result<(), Failure> {
     let name = of.get_one::<String>("name").cloned().unwrap_or_default();
     let files: Vec<PathBuf> = of.get_many::<PathBuf>("file").into_iter().flatten().cloned().collect();
     let said = of.get_many::<String>("flags").into_iter().flatten().cloned().collect();
@@ -261,7 +261,7 @@ fn push(program: &str, here: &[Entry], channel: Channel, of: &ArgMatches) -> Res
 }
 
 /// All pages of what is asked for.
-fn list(channel: Channel, mut request: api::ListAppsRequest) -> Result<Vec<api::PushedApp>, Failure> {
+fn list(channel: Client, mut request: api::ListAppsRequest) -> Result<Vec<api::PushedApp>, Failure> {
     let mut client = AppsClient::new(channel);
     let mut all = Vec::new();
     loop {
@@ -318,16 +318,16 @@ fn print(of: &ArgMatches, apps: &[api::PushedApp]) -> Result<(), Failure> {
     })
 }
 
-fn ls(channel: Channel, of: &ArgMatches) -> Result<(), Failure> {
+fn ls(channel: Client, of: &ArgMatches) -> Result<(), Failure> {
     print(of, &list(channel, api::ListAppsRequest { newest: true, ..Default::default() })?)
 }
 
-fn show(channel: Channel, of: &ArgMatches) -> Result<(), Failure> {
+fn show(channel: Client, of: &ArgMatches) -> Result<(), Failure> {
     let (name, version) = named(of)?;
     print(of, &list(channel, api::ListAppsRequest { name, version, ..Default::default() })?)
 }
 
-fn rm(program: &str, channel: Channel, of: &ArgMatches) -> Result<(), Failure> {
+fn rm(program: &str, channel: Client, of: &ArgMatches) -> Result<(), Failure> {
     let (name, version) = named(of)?;
     let request = answer::request(api::RemoveAppRequest { name: name.clone(), version }, SENT_WITHIN);
     let mut client = AppsClient::new(channel);

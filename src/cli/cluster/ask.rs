@@ -1,6 +1,7 @@
 //! Asking a cluster: `jobs`, `job`, `workers` and `cluster`.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _};
@@ -8,28 +9,46 @@ use gristmill_proto::v1 as api;
 use gristmill_proto::v1::cluster_client::ClusterClient;
 use gristmill_proto::v1::jobs_client::JobsClient;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use super::super::failure::Failure;
 use super::super::stdout;
 use super::at::{At, runtime};
+use super::bearer::Client;
 use crate::cluster::answer;
 
 /// How long an answer may take.
 pub(super) const WITHIN: Duration = Duration::from_secs(30);
+
 pub(super) fn output() -> Arg {
     let output = Arg::new("output").long("output").short('o').value_name("FORMAT").default_value("table");
     output.value_parser(["table", "wide", "json", "name"]).help("How to print")
 }
 
-pub(super) fn channel(of: &ArgMatches) -> Result<Channel, Failure> {
+pub(super) fn channel(of: &ArgMatches) -> Result<Client, Failure> {
     At::from_arg_matches(of)?.channel()
+}
+
+/// Whether Ctrl-C ends what is asked and not the program.
+static STAYS: AtomicBool = AtomicBool::new(false);
+
+/// From now on Ctrl-C ends what is asked and not the program.
+pub(super) fn stay() {
+    STAYS.store(true, Ordering::Relaxed);
 }
 
 /// Runs what asks.
 pub(super) fn block_on<T>(what: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    runtime()?.block_on(what)
+    let runtime = runtime()?;
+    if !STAYS.load(Ordering::Relaxed) {
+        return runtime.block_on(what);
+    }
+    runtime.block_on(async {
+        tokio::select! {
+            done = what => done,
+            Ok(()) = tokio::signal::ctrl_c() => Err(Failure::Interrupted { begun: stdout::has_begun() }),
+        }
+    })
 }
 
 /// Waits for one answer.

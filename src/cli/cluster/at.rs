@@ -1,6 +1,6 @@
 //! Where the cluster is: the flags that say so, the contexts that are kept in a file, and the connection.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 
 use super::super::failure::Failure;
+use super::bearer::{self, Bearer, Client};
 use super::context::Contexts;
 use crate::cluster::channels::{Channels, Lane};
 use crate::cluster::connector::Connector;
@@ -163,12 +164,50 @@ impl At {
         Ok((target.address()?.to_string(), wire))
     }
 
-    /// A connection to the cluster.
-    pub(crate) fn channel(self) -> Result<Channel, Failure> {
+    /// The address of the cluster, and a connection to it over which no token is shown.
+    pub(super) fn open(self) -> Result<(String, Channel), Failure> {
         let (address, wire) = self.found()?;
         let connector = Connector { wire, ..Connector::new(OPENING) };
         let _entered = runtime()?.enter();
-        Channels::new(connector).to(&address, Lane::Calls).map_err(|e| Failure::Usage(e.to_string()))
+        let channel = Channels::new(connector).to(&address, Lane::Calls);
+        Ok((address, channel.map_err(|e| Failure::Usage(e.to_string()))?))
+    }
+
+    /// The user's token for the cluster, if there is one.
+    pub(crate) fn bearer(self) -> Result<Bearer, Failure> {
+        let (address, channel) = self.open()?;
+        bearer::bearer(&address, channel)
+    }
+
+    /// A connection to the cluster, over which every call shows the user's token if there is one.
+    pub(super) fn channel(self) -> Result<Client, Failure> {
+        let (address, channel) = self.open()?;
+        bearer::client(&address, channel)
+    }
+
+    /// These flags as they would be given again.
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        let flag = |name: &str, value: &OsStr| {
+            let mut flag = OsString::from(format!("--{name}="));
+            flag.push(value);
+            flag
+        };
+        let Secured { tls_ca, tls_cert, tls_key, insecure } = &self.secured;
+        let texts = [("at", &self.at), ("context", &self.context)].into_iter();
+        let texts = texts.filter_map(|(name, value)| Some(flag(name, OsStr::new(value.as_ref()?))));
+        let files = [("tls-ca", tls_ca), ("tls-cert", tls_cert), ("tls-key", tls_key)].into_iter();
+        let files = files.filter_map(|(name, path)| Some(flag(name, path.as_ref()?.as_os_str())));
+        texts.chain(files).chain(insecure.then(|| "--insecure".into())).collect()
+    }
+
+    /// Whether one of these flags is among others.
+    pub(super) fn is_among(arguments: &[OsString]) -> bool {
+        let names = ["--at", "--context", "--tls-ca", "--tls-cert", "--tls-key", "--insecure"];
+        let mut ours = arguments.iter().take_while(|argument| *argument != "--");
+        ours.any(|argument| {
+            let text = argument.to_string_lossy();
+            names.contains(&text.split_once('=').map_or(&*text, |(name, _)| name))
+        })
     }
 }
 
@@ -204,6 +243,16 @@ mod tests {
             let failure = target(at, tls).address().unwrap_err().to_string();
             assert!(failure.contains(told), "{failure}");
         }
+    }
+
+    #[test]
+    fn flags_are_given_again() {
+        let at = At { at: Some("m:1".into()), context: None, secured: target("m:1", true).secured };
+        let again = at.arguments();
+        assert_eq!(again, ["--at=m:1", "--tls-ca=ca.pem"]);
+        assert!(At::is_among(&again) && At::is_among(&["jobs".into(), "--insecure".into()]));
+        assert!(!At::is_among(&["push".into(), "--".into(), "--at=m".into()]));
+        assert_eq!(At::among(&again).unwrap().arguments(), again);
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub(super) struct Contexts {
     path: PathBuf,
 }
 
-fn path() -> Result<PathBuf, Failure> {
+/// Where the file is.
+pub(super) fn path() -> Result<PathBuf, Failure> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = || set("HOME").map(|home| home.join(".config"));
     let folder = || set("XDG_CONFIG_HOME").or_else(home).map(|folder| folder.join("gristmill/config.json"));

@@ -11,12 +11,12 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use gristmill_proto::v1 as api;
 use gristmill_proto::v1::data_client::DataClient;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 
 use super::super::failure::Failure;
 use super::super::sizes::{Size, counted};
 use super::super::{say, stdout};
 use super::ask::{answered_within, block_on, channel, format, output, table};
+use super::bearer::Client;
 use crate::cluster::answer;
 
 /// How long a listing's page may take, and how long a removal.
@@ -97,7 +97,7 @@ fn values(of: &ArgMatches, name: &str) -> Vec<String> {
 
 /// A page of the files that a pattern names, and the token of the next one.
 async fn page(
-    client: &mut DataClient<Channel>,
+    client: &mut DataClient<Client>,
     pattern: &str,
     page_token: String,
 ) -> Result<(Vec<api::FileInfo>, Option<String>), Failure> {
@@ -108,7 +108,7 @@ async fn page(
 }
 
 /// All files that a pattern names.
-pub(super) async fn list(client: &mut DataClient<Channel>, pattern: &str) -> Result<Vec<api::FileInfo>, Failure> {
+pub(super) async fn list(client: &mut DataClient<Client>, pattern: &str) -> Result<Vec<api::FileInfo>, Failure> {
     let (mut all, mut next) = (Vec::new(), Some(String::new()));
     while let Some(token) = next {
         let (files, then) = page(client, pattern, token).await?;
@@ -118,7 +118,7 @@ pub(super) async fn list(client: &mut DataClient<Channel>, pattern: &str) -> Res
     Ok(all)
 }
 
-fn ls(mut client: DataClient<Channel>, of: &ArgMatches) -> Result<(), Failure> {
+fn ls(mut client: DataClient<Client>, of: &ArgMatches) -> Result<(), Failure> {
     let pattern = of.get_one::<String>("pattern").cloned().unwrap_or_default();
     let files = block_on(async { list(&mut client, &pattern).await })?;
     if files.is_empty() && !pattern.is_empty() {
@@ -149,7 +149,7 @@ fn none(pattern: &str) -> Failure {
     Failure::Cluster(format!("no file in the store is called {pattern}"))
 }
 
-fn rm(program: &str, mut client: DataClient<Channel>, of: &ArgMatches) -> Result<(), Failure> {
+fn rm(program: &str, mut client: DataClient<Client>, of: &ArgMatches) -> Result<(), Failure> {
     let mut files = 0;
     for name in values(of, "source") {
         let request = api::RemoveDataRequest { name, recursive: of.get_flag("recursive") };

@@ -28,12 +28,12 @@ use gristmill_proto::v1::apps_client::AppsClient;
 use gristmill_proto::v1::data_client::DataClient;
 use gristmill_proto::v1::jobs_client::JobsClient;
 use sha2::{Digest as _, Sha256};
-use tonic::transport::Channel;
 
 use super::super::failure::Failure;
 use super::super::sizes::Size;
 use super::super::{memory, say, stdout};
 use super::ask::{WITHIN, answered, answered_within, block_on, channel};
+use super::bearer::Client;
 use super::data;
 use crate::cluster::answer;
 
@@ -86,7 +86,7 @@ impl Observer for Told<'_> {
 /// A job of a cluster as it is done again here.
 struct Again<'a> {
     program: &'a str,
-    channel: Channel,
+    channel: Client,
     /// For what is fetched and made.
     folder: &'a Path,
     id: String,
@@ -130,7 +130,7 @@ impl<'a> Again<'a> {
     fn new(
         program: &'a str,
         here: &[Entry],
-        channel: Channel,
+        channel: Client,
         folder: &'a Path,
         status: &api::JobStatus,
     ) -> Result<Self, Failure> {
@@ -334,7 +334,7 @@ fn joined(mut all: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
 }
 
 /// The inputs of a job, as a master lists them.
-fn listing(channel: &Channel, spec: &api::JobSpec) -> Result<Vec<Object>, Failure> {
+fn listing(channel: &Client, spec: &api::JobSpec) -> Result<Vec<Object>, Failure> {
     let mut all = Vec::new();
     for text in &spec.inputs {
         let pattern = |text: &str| Pattern::new(text).map_err(|e| Failure::Cluster(format!("input {text}: {e}")));
@@ -361,7 +361,7 @@ fn listing(channel: &Channel, spec: &api::JobSpec) -> Result<Vec<Object>, Failur
 }
 
 /// Copies of the files that an app brought.
-fn app_files(channel: &Channel, app: &api::App, folder: &Path) -> Result<BTreeMap<String, PathBuf>, Failure> {
+fn app_files(channel: &Client, app: &api::App, folder: &Path) -> Result<BTreeMap<String, PathBuf>, Failure> {
     let (mut copies, mut here) = (BTreeMap::new(), BTreeSet::new());
     let below = folder.join("app");
     fs::create_dir_all(&below).map_err(file_error("create", &below))?;

@@ -1,9 +1,12 @@
 //! `serve`, `master` and `worker`: nodes of a cluster, until a signal.
 
+mod accounts;
+
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+use gristmill_engine::auth::Secret;
 use gristmill_engine::node::env::{Apps, Note};
 use gristmill_engine::registry::Entry;
 use sha2::{Digest as _, Sha256};
@@ -105,7 +108,7 @@ fn working(command: Command) -> Command {
 }
 
 pub(super) fn serve_command(program: &str) -> Command {
-    working(node("serve", "127.0.0.1:7070"))
+    accounts::flags(working(node("serve", "127.0.0.1:7070")))
         .about("Run a whole cluster in one process: a master and a worker")
         .after_help(format!("Example:\n  {program} serve --data /var/lib/gristmill --store /srv/files"))
 }
@@ -114,7 +117,7 @@ pub(super) fn master_command(program: &str) -> Command {
     let join = Arg::new("join").long("join").value_name("ADDRESS").conflicts_with("peers");
     let peers = Arg::new("peers").long("peers").value_name("ADDRESSES").value_delimiter(',');
     let token = Arg::new("cluster-token").long("cluster-token").value_name("TOKEN").requires("peers");
-    node("master", "127.0.0.1:7070")
+    accounts::flags(node("master", "127.0.0.1:7070"))
         .about("Run a master")
         .arg(join.help("A master of the cluster to be joined; without it and --peers, a new folder begins a new cluster"))
         .arg(peers.help(
@@ -167,10 +170,12 @@ pub(super) fn run(program: &str, role: &str, here: &[Entry], of: &ArgMatches) ->
     let common = Common { data, store, listen: listen.clone(), advertise, wire: wire(of)? };
     let text = |name| of.try_get_one::<String>(name).ok().flatten().cloned();
     let texts = |name| of.try_get_many::<String>(name).ok().flatten().into_iter().flatten().cloned().collect();
-    let master = (role != "worker").then(|| MasterPart {
+    let access = (role != "worker").then(|| accounts::access(of)).transpose()?;
+    let master = access.map(|access| MasterPart {
         join: text("join"),
         peers: texts("peers"),
         token: text("cluster-token").unwrap_or_default(),
+        access,
     });
     let machine = available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
     let worker = (role != "master").then(|| {
@@ -197,6 +202,7 @@ pub(super) fn run(program: &str, role: &str, here: &[Entry], of: &ArgMatches) ->
         Note::Fenced { why } => say(&format!("{told}: begins anew: {why}")),
         Note::Leads { term } => say(&format!("{told}: leads in term {term}")),
         Note::Follows => say(&format!("{told}: leads no longer")),
+        Note::FirstUser { name, password } => say(&first_user(&told, &name, password.as_ref())),
         Note::Trouble { what } => say(&format!("{told}: {what}")),
         _ => {}
     };
@@ -212,6 +218,20 @@ pub(super) fn run(program: &str, role: &str, here: &[Entry], of: &ArgMatches) ->
     // What still runs on blocking threads has nobody to report to.
     runtime.shutdown_background();
     done
+}
+
+/// What is said once, of the user who manages the others.
+fn first_user(program: &str, name: &str, password: Option<&Secret>) -> String {
+    let login = format!("log in with `{program} login {name}`");
+    match password {
+        Some(password) => {
+            format!(
+                "{program}: the first user is {name}, with the password {}; {login} and change it",
+                password.expose()
+            )
+        }
+        None => format!("{program}: the first user is {name}; {login}"),
+    }
 }
 
 /// Waits for a signal to end. The second one does not wait for anything.

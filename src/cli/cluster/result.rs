@@ -8,11 +8,11 @@ use gristmill_engine::data::compress::{Compression, Decoder};
 use gristmill_engine::error::Error;
 use gristmill_proto::v1 as api;
 use gristmill_proto::v1::jobs_client::JobsClient;
-use tonic::transport::Channel;
 
 use super::super::failure::Failure;
 use super::super::stdout;
 use super::ask::{WITHIN, answered, block_on};
+use super::bearer::Client;
 use super::data::each_piece;
 use crate::cluster::answer;
 
@@ -21,7 +21,7 @@ const BUFFER: usize = 256 << 10;
 /// Pieces on their way to the decompressor.
 const PIECES: usize = 4;
 
-pub(super) fn result(mut client: JobsClient<Channel>, job: String, of: &ArgMatches) -> Result<(), Failure> {
+pub(super) fn result(mut client: JobsClient<Client>, job: String, of: &ArgMatches) -> Result<(), Failure> {
     let part = of.get_one::<u32>("part").copied();
     let status = block_on(answered(client.get(answer::request(api::GetJobRequest { job: job.clone() }, WITHIN))))?;
     let codec = match status.spec.unwrap_or_default().compress() {
@@ -53,7 +53,7 @@ pub(super) fn result(mut client: JobsClient<Channel>, job: String, of: &ArgMatch
 }
 
 async fn bring(
-    mut client: JobsClient<Channel>,
+    mut client: JobsClient<Client>,
     request: api::ResultRequest,
     each: &mut dyn FnMut(&[u8]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {

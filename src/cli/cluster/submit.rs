@@ -11,7 +11,6 @@ use gristmill_engine::registry::{Entry, Files};
 use gristmill_proto::v1 as api;
 use gristmill_proto::v1::jobs_client::JobsClient;
 use gristmill_raft::net::Error;
-use tonic::transport::Channel;
 
 use super::super::failure::Failure;
 use super::super::flags::Codec;
@@ -20,10 +19,14 @@ use super::super::{say, stdout, tree};
 use super::ask::{WITHIN, block_on, state};
 use super::at::At;
 use super::bars::Bars;
+use super::bearer::Client;
 use crate::cluster::answer;
 
 /// How often a lost connection is opened again while a job is followed.
 const RECONNECTS: u32 = 60;
+
+/// What does not pass by itself.
+const FATAL: [tonic::Code; 3] = [tonic::Code::NotFound, tonic::Code::PermissionDenied, tonic::Code::Unauthenticated];
 
 /// What is said of an app that no worker has, and how long one may take to come.
 const NOBODY: &str = "no worker offers";
@@ -302,7 +305,7 @@ fn submit_spec(program: &str, at: At, request: api::SubmitRequest, detach: bool)
 }
 
 /// Follows a job to its end; fails as it does.
-pub(super) fn watch(program: &str, channel: Channel, job: &str, tell: bool) -> Result<(), Failure> {
+pub(super) fn watch(program: &str, channel: Client, job: &str, tell: bool) -> Result<(), Failure> {
     let bars = io::stderr().is_terminal().then(Bars::new);
     let ended = block_on(async {
         let mut client = JobsClient::new(channel.clone());
@@ -333,7 +336,7 @@ pub(super) fn watch(program: &str, channel: Channel, job: &str, tell: bool) -> R
                 Err(status) => Some(status),
             };
             lost += 1;
-            let fatal = failed.as_ref().is_some_and(|status| status.code() == tonic::Code::NotFound);
+            let fatal = failed.as_ref().is_some_and(|status| FATAL.contains(&status.code()));
             if fatal || lost > RECONNECTS {
                 let why = failed.take().map_or_else(|| "the connection ends".to_string(), |s| s.message().to_string());
                 return Err(Failure::Cluster(why));

@@ -5,11 +5,11 @@ use gristmill_proto::v1 as api;
 use gristmill_proto::v1::job_event::Kind;
 use gristmill_proto::v1::jobs_client::JobsClient;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 
 use super::super::failure::Failure;
 use super::super::stdout;
 use super::ask::{WITHIN, answered, block_on, format, table};
+use super::bearer::Client;
 use super::report::{Report, seconds};
 use crate::cluster::answer;
 
@@ -39,7 +39,7 @@ pub(super) fn commands(program: &str, job: Command, id: impl Fn() -> Arg) -> Com
 }
 
 /// Does one of them; `None` if it is none of these.
-pub(super) fn command(what: &str, of: &ArgMatches, channel: Channel, id: &str) -> Option<Result<(), Failure>> {
+pub(super) fn command(what: &str, of: &ArgMatches, channel: Client, id: &str) -> Option<Result<(), Failure>> {
     Some(match what {
         "events" => events(of, channel, id),
         "report" => report(of, channel, id),
@@ -49,7 +49,7 @@ pub(super) fn command(what: &str, of: &ArgMatches, channel: Channel, id: &str) -
 }
 
 /// All events of a job.
-async fn history(channel: Channel, job: &str) -> Result<Vec<api::JobEvent>, Failure> {
+async fn history(channel: Client, job: &str) -> Result<Vec<api::JobEvent>, Failure> {
     let request = api::HistoryRequest { job: job.into() };
     let mut client = JobsClient::new(channel);
     let mut answers = answered(client.history(answer::request(request, WITHIN))).await?;
@@ -72,7 +72,7 @@ fn as_json(event: &api::JobEvent) -> Value {
     })
 }
 
-fn events(of: &ArgMatches, channel: Channel, id: &str) -> Result<(), Failure> {
+fn events(of: &ArgMatches, channel: Client, id: &str) -> Result<(), Failure> {
     let events = block_on(history(channel, id))?;
     if format(of) == "json" {
         return stdout::print(Value::from(events.iter().map(as_json).collect::<Vec<_>>()).to_string() + "\n");
@@ -86,7 +86,7 @@ fn events(of: &ArgMatches, channel: Channel, id: &str) -> Result<(), Failure> {
     stdout::print(table(&std::iter::once(head).chain(events.iter().map(row)).collect::<Vec<_>>()))
 }
 
-fn report(of: &ArgMatches, channel: Channel, id: &str) -> Result<(), Failure> {
+fn report(of: &ArgMatches, channel: Client, id: &str) -> Result<(), Failure> {
     let (job, events) = block_on(async {
         let request = answer::request(api::GetJobRequest { job: id.into() }, WITHIN);
         let job = answered(JobsClient::new(channel.clone()).get(request)).await?;
@@ -100,7 +100,7 @@ fn report(of: &ArgMatches, channel: Channel, id: &str) -> Result<(), Failure> {
 }
 
 /// Prints lines as they come; with `-o json` one object a line.
-fn logs(of: &ArgMatches, channel: Channel, id: &str) -> Result<(), Failure> {
+fn logs(of: &ArgMatches, channel: Client, id: &str) -> Result<(), Failure> {
     let (json, follow) = (format(of) == "json", of.get_flag("follow"));
     let task = of.get_one::<String>("task").cloned().unwrap_or_default();
     block_on(async {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use gristmill_engine::control::rights::Principal;
 use gristmill_engine::node::master::ApiError;
 use gristmill_proto::v1 as api;
 use gristmill_proto::v1::jobs_client::JobsClient;
-use gristmill_proto::v1::jobs_server::Jobs as _;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Response, Status};
 
 use super::{Answers, Asked, Lane, Master, of_api};
 
@@ -17,10 +17,11 @@ impl Master {
     /// `Jobs.History`, here or from the leader.
     pub(super) async fn events(
         &self,
-        asked: Asked,
+        asked: &Asked,
+        who: &Principal,
         request: api::HistoryRequest,
     ) -> Result<Response<Answers<api::JobEvent>>, Status> {
-        let leader = match self.node.events(&request.job).await {
+        let leader = match self.node.events(who, &request.job).await {
             Ok(events) => return Ok(Response::new(Box::pin(tokio_stream::iter(events.into_iter().map(Ok))))),
             Err(ApiError::NotLeader { leader: Some(leader) }) if !asked.passed_on => leader,
             Err(e) => return Err(of_api(e)),
@@ -34,16 +35,27 @@ impl Master {
     }
 
     /// `Jobs.Logs`: from the store, by whichever master was asked.
-    pub(super) async fn task_logs(&self, request: api::LogsRequest) -> Result<Response<Answers<api::LogLine>>, Status> {
+    pub(super) async fn task_logs(
+        &self,
+        asked: Asked,
+        who: Principal,
+        request: api::LogsRequest,
+    ) -> Result<Response<Answers<api::LogLine>>, Status> {
         // That there is such a job.
-        self.get(Request::new(api::GetJobRequest { job: request.job.clone() })).await?;
+        self.job(&asked, &who, request.job.clone()).await?;
         let mut logs = self.node.logs(&request.job, &request.task).map_err(of_api)?;
         let (send, receive) = tokio::sync::mpsc::channel(64);
         let master = self.clone();
         tokio::spawn(async move {
             loop {
                 // Asked before the logs are read, so that what was said at the end is read.
-                let over = !request.follow || master.has_ended(&request.job).await;
+                let over = match master.has_ended(&asked.anew(), &who, &request.job).await {
+                    Ok(ended) => ended || !request.follow,
+                    Err(status) => {
+                        let _ = send.send(Err(status)).await;
+                        return;
+                    }
+                };
                 loop {
                     let lines = logs.next().await.map_err(of_api);
                     let none = lines.as_ref().is_ok_and(Vec::is_empty);
@@ -71,8 +83,11 @@ impl Master {
     }
 
     /// Whether nothing more is to be expected of a job. While nobody leads that is not known.
-    async fn has_ended(&self, job: &str) -> bool {
-        let asked = self.get(Request::new(api::GetJobRequest { job: job.into() })).await;
-        asked.is_ok_and(|job| job.into_inner().state() >= api::JobState::Completed)
+    async fn has_ended(&self, asked: &Asked, who: &Principal, job: &str) -> Result<bool, Status> {
+        match self.seen(asked, who, job).await {
+            Ok(job) => Ok(job.state() >= api::JobState::Completed),
+            Err(status) if status.code() == Code::Unauthenticated => Err(status),
+            Err(_) => Ok(false),
+        }
     }
 }

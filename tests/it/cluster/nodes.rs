@@ -18,6 +18,9 @@ use crate::program::{Ended, Folder, Running, program};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The file, beside the store, in which nodes look whether to die.
 const FAILPOINT: &str = "failpoint";
+/// The file, beside it, that says how far the nodes' clocks are ahead, in milliseconds.
+pub(crate) const CLOCK: &str = "clock";
+
 /// A process with a node; or its folder, while there is none.
 pub(crate) struct Node {
     pub(crate) name: String,
@@ -42,7 +45,9 @@ impl Node {
     fn start_at(folder: &Folder, address: &str, before: &str, role: &str, name: &str, arguments: &str) -> Self {
         let program = program();
         let program = program.display();
-        let command = format!("{before} {program} {role} --data {name} --store store --listen {address} {arguments}");
+        let users = if role == "worker" || arguments.contains("password") { "" } else { "--no-login" };
+        let command =
+            format!("{before} {program} {role} {users} --data {name} --store store --listen {address} {arguments}");
         let mut node = Self {
             name: name.to_string(),
             address: address.to_string(),
@@ -71,7 +76,8 @@ impl Node {
         }
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]).current_dir(folder).env("NO_COLOR", "1");
-        command.env("GRISTMILL_FAILPOINT", folder.join(FAILPOINT)).envs(&self.environment);
+        command.env("GRISTMILL_FAILPOINT", folder.join(FAILPOINT)).env("GRISTMILL_CLOCK", folder.join(CLOCK));
+        command.envs(&self.environment);
         self.process = Some(Process::of(command, self.log.clone()));
     }
 
@@ -146,6 +152,8 @@ pub(crate) struct Client {
     /// Of all masters.
     addresses: Vec<String>,
     flags: &'static str,
+    /// Of somebody who may do everything, where users must log in.
+    token: Option<String>,
     turn: usize,
 }
 
@@ -159,6 +167,7 @@ impl Client {
             let mut command = Command::new(program());
             let all = format!("{arguments} --at {at}{}", self.flags);
             command.current_dir(&self.folder).args(all.split_whitespace()).env("NO_COLOR", "1");
+            command.envs(self.token.iter().map(|token| ("GRISTMILL_TOKEN", token)));
             let ended = Running::start(command).wait_within(each);
             match ended {
                 Some(ended) if ended.code != Some(1) || ended.err.contains("refused:") => return ended,
@@ -184,6 +193,23 @@ impl Client {
         let done = self.ask(&format!("job watch {job}"), Duration::from_secs(10), within);
         assert_eq!(done.code, Some(0), "job {job}: {done:?}");
     }
+}
+
+/// The flags of a master whose users must log in, for as little work as may be.
+pub(crate) fn users(folder: &Folder) -> String {
+    folder.file("first-password", "the first password\n");
+    " --admin-password-file first-password --password-cost 8KiB,1".to_string()
+}
+
+/// A token for machines of the first user of a cluster, who logs in and takes another password. Waits until there is one.
+pub(crate) fn logged_in(folder: &Folder, at: &str) -> String {
+    let passwords = "the first password\nthe second password\n";
+    crate::program::until("the first user", || {
+        folder.fed(&format!("login admin --password-stdin {at}"), passwords).code == Some(0)
+    });
+    let token = folder.run(&format!("token create {at}"));
+    assert_eq!(token.code, Some(0), "{token:?}");
+    token.out.trim().to_string()
 }
 
 /// Masters and workers over one store.
@@ -214,13 +240,18 @@ impl Cluster {
 
     fn made(folder: Folder, net: Option<Net>, masters: usize, (workers, more): (usize, &str)) -> Self {
         let flags = if net.is_some() { " --insecure" } else { "" };
-        let client = Client { folder: folder.path().into(), addresses: Vec::new(), flags, turn: 0 };
+        let client = Client { folder: folder.path().into(), addresses: Vec::new(), flags, token: None, turn: 0 };
         let mut cluster = Self { masters: Vec::new(), workers: Vec::new(), folder, net, client };
         for n in 1..=masters {
             let join = cluster.masters.first().map(|first| format!("--join {}", first.address));
-            let master = cluster.start("master", &format!("m{n}"), &join.unwrap_or_default());
+            let users = if cluster.net.is_some() { users(&cluster.folder) } else { String::new() };
+            let master = cluster.start("master", &format!("m{n}"), &format!("{}{users}", join.unwrap_or_default()));
             cluster.client.addresses.push(master.address.clone());
             cluster.masters.push(master);
+            if n == 1 && cluster.net.is_some() {
+                let at = format!("--at {}{flags}", cluster.masters[0].address);
+                cluster.client.token = Some(logged_in(&cluster.folder, &at));
+            }
         }
         for n in 1..=workers {
             let all = cluster.client.addresses.join(",");

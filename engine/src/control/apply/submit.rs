@@ -17,6 +17,9 @@ use crate::control::spec;
 use crate::control::state::{Key, State};
 use crate::control::task::Facts;
 
+/// Within which submissions are counted.
+const MINUTE_MS: u64 = 60_000;
+
 impl State {
     pub(super) fn submit(&mut self, step: &mut Step, submit: wire::SubmitJob) -> Decision<Outcome> {
         let Some(spec) = submit.spec else {
@@ -49,6 +52,7 @@ impl State {
             return Ok(Outcome::Submitted(wire::Submitted { job, already: true }));
         }
         spec::check(&spec)?;
+        self.check_quota(step)?;
         self.check_limits(step)?;
         for spec in spec::chain(&spec) {
             if let Some((taken, job)) = self.overlapping(spec::output(spec)) {
@@ -57,6 +61,7 @@ impl State {
             }
         }
         self.pin_builds(&mut spec)?;
+        self.count_submission(&step.principal);
         self.remember(key, Key { spec: content, job: step.index, at_ms: self.now_ms });
         let mut job = Job::new(step.index, step.principal.clone(), Arc::new(spec), self.now_ms);
         job.retry_of = of;
@@ -75,6 +80,41 @@ impl State {
             }
             None => Ok(None),
         }
+    }
+
+    /// Of a user who is here still.
+    fn check_quota(&self, step: &Step) -> Decision<()> {
+        if !self.access.is_here(&step.principal) {
+            let message = format!("{} is no user of this cluster any more", step.principal);
+            return Err(refused(Code::Denied, message, "ask an administrator"));
+        }
+        let quota = self.access.quota(&step.principal);
+        let mine = self.live_of_user.get(&step.principal).copied().unwrap_or_default();
+        if quota.jobs > 0 && mine >= quota.jobs {
+            let message = format!("your quota is {} jobs that have not ended", quota.jobs);
+            return Err(refused(Code::Limit, message, "wait until one has ended, or ask an administrator for more"));
+        }
+        let this_minute = self.access.user(&step.principal).map_or(0, |user| self.submissions(user));
+        if quota.submissions_a_minute > 0 && this_minute >= quota.submissions_a_minute {
+            let message = format!("your quota is {} submissions a minute", quota.submissions_a_minute);
+            return Err(refused(Code::Limit, message, "wait a minute, or ask an administrator for more"));
+        }
+        Ok(())
+    }
+
+    /// A user's submissions in the minute that runs.
+    fn submissions(&self, user: &wire::UserRecord) -> u32 {
+        if user.minute_ms.saturating_add(MINUTE_MS) > self.now_ms { user.submissions } else { 0 }
+    }
+
+    fn count_submission(&mut self, principal: &Arc<str>) {
+        let Some(user) = self.access.users.get(principal).filter(|user| user.quota.is_some()) else { return };
+        let (mut user, before) = (wire::UserRecord::clone(user), self.submissions(user));
+        if before == 0 {
+            user.minute_ms = self.now_ms;
+        }
+        user.submissions = before + 1;
+        self.access.users.insert(principal.clone(), Arc::new(user));
     }
 
     fn check_limits(&self, step: &Step) -> Decision<()> {

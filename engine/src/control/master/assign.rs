@@ -62,7 +62,8 @@ impl Master {
             now,
         };
         let mut chosen = None;
-        for job in self.shares.jobs() {
+        let access = self.state.access();
+        for job in self.shares.jobs(|user| access.quota(user).cores) {
             let Some(run) = self.runs.get_mut(&job).filter(|run| worker.offers.contains(&run.offer)) else { continue };
             let elsewhere = |attempt: &AttemptId| self.attempts.get(attempt).is_some_and(|r| r.worker != id);
             chosen = choose(run, worker, rules, elsewhere);

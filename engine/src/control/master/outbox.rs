@@ -117,7 +117,8 @@ impl Master {
         let ticket = self.outbox.last;
         self.outbox.tickets.insert(ticket, about);
         let principal = "system".to_string();
-        let command = wire::Command { now_ms: self.now.wall_ms, principal, level: 1, action: Some(action) };
+        let (now_ms, action) = (self.now.wall_ms, Some(action));
+        let command = wire::Command { now_ms, principal, level: 1, action, ..Default::default() };
         self.effects.push(Effect::Propose { ticket, command, pause });
     }
 

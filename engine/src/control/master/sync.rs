@@ -222,6 +222,8 @@ impl Master {
         let task = running.task;
         let Some(run) = self.runs.get_mut(&task.job) else { return };
         self.shares.ended(&run.job.principal);
+        // Who had as many as allowed may have one more, anywhere.
+        self.wake |= self.state.access().quota(&run.job.principal).cores > 0;
         let key = (task.stage, task.partition);
         let left = run.attempts.get_mut(&key).map_or(0, |attempts| {
             attempts.retain(|other| *other != attempt);

@@ -20,10 +20,12 @@ use super::{MasterEnv, MasterNode};
 use crate::control::commit;
 use crate::control::ids::{job_name, job_of_name};
 use crate::control::job::Job;
+use crate::control::rights::{Principal, Right};
 use crate::node::point::Point;
 use crate::node::rpc::CallError;
 use crate::node::spec;
 use crate::registry::Files;
+use crate::store::Pattern;
 
 /// How long a completed job may take to be archived before another one is refused its output's name.
 const ARCHIVED_WITHIN: Duration = Duration::from_secs(10);
@@ -43,6 +45,10 @@ pub enum Code {
     Limit,
     /// Not in the state that it is in.
     State,
+    /// Not to who asks.
+    Denied,
+    /// It is not known who asks.
+    Unauthenticated,
     /// Not now; it may go well another time. Nothing was done.
     Unavailable,
     /// Whether it was done is not known.
@@ -99,8 +105,36 @@ impl From<wire::Refused> for ApiError {
             Theirs::Limit => Code::Limit,
             Theirs::State => Code::State,
             Theirs::Unavailable => Code::Unavailable,
+            Theirs::Denied => Code::Denied,
+            Theirs::Unauthenticated => Code::Unauthenticated,
         };
         Self::Refused { code, message: no.message, next_step: no.next_step }
+    }
+}
+
+/// Whether somebody sees a job of this user's.
+pub(super) fn sees(who: &Principal, owner: &str) -> bool {
+    who.may(Right::JobsRead, Right::JobsReadAny, owner)
+}
+
+/// Whether somebody may run a job: it reads what that one may read, and writes what that one may write.
+fn may_run(who: &Principal, spec: &api::JobSpec) -> Result<(), ApiError> {
+    if !who.rights.has(Right::JobsSubmit) {
+        return Err(refused(Code::Denied, "it takes the right jobs.submit", "ask an administrator"));
+    }
+    let below = || match &*who.prefix {
+        "" => "ask an administrator".to_string(),
+        prefix => format!("your own files are below {prefix}, what all may read is below shared/"),
+    };
+    let denied = |what: String| refused(Code::Denied, what, &below());
+    // What a pattern may match begins with what is before its first sign.
+    let read = |input: &String| Pattern::new(input).is_ok_and(|pattern| who.may_read(pattern.prefix()));
+    if let Some(input) = spec.inputs.iter().find(|input| !read(input)) {
+        return Err(denied(format!("you may not read {input}")));
+    }
+    match who.may_write(&spec.output) {
+        true => Ok(()),
+        false => Err(denied(format!("you may not write {}", spec.output))),
     }
 }
 
@@ -111,7 +145,7 @@ impl<E: MasterEnv> MasterNode<E> {
     /// That this master does not lead, or that the outcome is not known.
     pub async fn init(&self, cluster: u64) -> Result<(), ApiError> {
         let init = wire::InitCluster { cluster, level: self.inner.env.level() };
-        self.inner.propose("system", Action::InitCluster(init)).await?;
+        self.inner.propose(&Principal::system(), Action::InitCluster(init)).await?;
         Ok(())
     }
 
@@ -126,17 +160,18 @@ impl<E: MasterEnv> MasterNode<E> {
     ///
     /// # Errors
     /// Why the job was not taken, or that it is not known whether it was.
-    pub async fn submit(&self, principal: &str, request: api::SubmitRequest) -> Result<api::SubmitResponse, ApiError> {
+    pub async fn submit(&self, who: &Principal, request: api::SubmitRequest) -> Result<api::SubmitResponse, ApiError> {
         let spec = request.spec.ok_or_else(|| refused(Code::Invalid, "a job without a spec", ""))?;
         let mut each = Some(&spec);
         while let Some(one) = each {
+            may_run(who, one)?;
             self.check(one).await?;
             each = one.then.as_deref();
         }
         self.confirm().await?;
         self.archived(&spec.output).await;
         let submit = wire::SubmitJob { key: request.key, spec: Some(spec), retry_of: 0 };
-        self.submitted(principal, Action::SubmitJob(submit)).await
+        self.submitted(who, Action::SubmitJob(submit)).await
     }
 
     /// Waits while an output's name is that of a job that has completed and is about to be archived. If that takes long,
@@ -178,8 +213,8 @@ impl<E: MasterEnv> MasterNode<E> {
         looked.await.unwrap_or_else(|| Err("the app panicked over its flags".into())).map_err(invalid)
     }
 
-    async fn submitted(&self, principal: &str, action: Action) -> Result<api::SubmitResponse, ApiError> {
-        match self.inner.propose(principal, action).await? {
+    async fn submitted(&self, who: &Principal, action: Action) -> Result<api::SubmitResponse, ApiError> {
+        match self.inner.propose(who, action).await? {
             Outcome::Submitted(done) => {
                 self.inner.env.reached(Point::Submitted);
                 let job = job_name(self.inner.state().cluster(), done.job);
@@ -197,9 +232,14 @@ impl<E: MasterEnv> MasterNode<E> {
     /// `Jobs.Get`.
     ///
     /// # Errors
-    /// That there is no such job, or that this master does not lead.
-    pub async fn job(&self, job: &str) -> Result<api::JobStatus, ApiError> {
+    /// That there is no such job that may be seen, or that this master does not lead.
+    pub async fn job(&self, who: &Principal, job: &str) -> Result<api::JobStatus, ApiError> {
         self.confirm().await?;
+        let status = self.status_of(job).await?;
+        if sees(who, &status.principal) { Ok(status) } else { Err(no_job(job)) }
+    }
+
+    async fn status_of(&self, job: &str) -> Result<api::JobStatus, ApiError> {
         let number = self.number(job)?;
         if let Some(status) = self.inner.leading().as_ref().and_then(|leading| leading.master.status(number)) {
             return Ok(status);
@@ -242,7 +282,11 @@ impl<E: MasterEnv> MasterNode<E> {
     ///
     /// # Errors
     /// That the token is none, or that this master does not lead.
-    pub async fn jobs(&self, request: &api::ListJobsRequest) -> Result<api::ListJobsResponse, ApiError> {
+    pub async fn jobs(
+        &self,
+        who: &Principal,
+        request: &api::ListJobsRequest,
+    ) -> Result<api::ListJobsResponse, ApiError> {
         self.confirm().await?;
         let state = self.inner.state();
         let cluster = state.cluster();
@@ -255,6 +299,7 @@ impl<E: MasterEnv> MasterNode<E> {
         let size = if request.page_size == 0 { 100 } else { request.page_size.min(1000) } as usize;
         let wanted = |id: u64, principal: &str, state: i32| {
             id < before
+                && sees(who, principal)
                 && (request.user.is_empty() || principal == request.user)
                 && (request.states.is_empty() || request.states.contains(&state))
         };
@@ -282,12 +327,32 @@ impl<E: MasterEnv> MasterNode<E> {
     ///
     /// # Errors
     /// Why it was not cancelled.
-    pub async fn cancel(&self, principal: &str, job: &str, reason: String) -> Result<api::JobStatus, ApiError> {
-        self.confirm().await?;
+    pub async fn cancel(&self, who: &Principal, job: &str, reason: String) -> Result<api::JobStatus, ApiError> {
+        let status = self.changeable(who, job).await?;
         let number = self.number(job)?;
-        match self.inner.propose(principal, Action::CancelJob(wire::CancelJob { job: number, reason })).await? {
+        if self.inner.state().job(number).is_none() && status.state() != api::JobState::Cancelled {
+            return Err(refused(Code::State, format!("job {job} has ended"), ""));
+        }
+        match self.inner.propose(who, Action::CancelJob(wire::CancelJob { job: number, reason })).await? {
             Outcome::Refused(no) => Err(no.into()),
-            _ => self.job(job).await,
+            _ => {
+                self.confirm().await?;
+                self.status_of(job).await
+            }
+        }
+    }
+
+    /// A job that may be cancelled and retried.
+    async fn changeable(&self, who: &Principal, job: &str) -> Result<api::JobStatus, ApiError> {
+        self.confirm().await?;
+        let status = self.status_of(job).await?;
+        match who.may(Right::JobsCancel, Right::JobsCancelAny, &status.principal) {
+            true => Ok(status),
+            false if sees(who, &status.principal) => {
+                let what = format!("job {job} is {}'s", status.principal);
+                Err(refused(Code::Denied, what, "it takes the right jobs.cancel.any to change it"))
+            }
+            false => Err(no_job(job)),
         }
     }
 
@@ -295,12 +360,15 @@ impl<E: MasterEnv> MasterNode<E> {
     ///
     /// # Errors
     /// Why it was not submitted again.
-    pub async fn retry(&self, principal: &str, job: &str, key: String) -> Result<api::SubmitResponse, ApiError> {
-        let status = self.job(job).await?;
+    pub async fn retry(&self, who: &Principal, job: &str, key: String) -> Result<api::SubmitResponse, ApiError> {
+        let status = self.changeable(who, job).await?;
+        // The job is the caller's now.
+        let chain = std::iter::successors(status.spec.as_ref(), |spec| spec.then.as_deref());
+        chain.into_iter().try_for_each(|spec| may_run(who, spec))?;
         let number = self.number(job)?;
         if self.inner.state().job(number).is_some() {
             let retry = wire::RetryJob { job: number, key: key.clone() };
-            match self.submitted(principal, Action::RetryJob(retry)).await {
+            match self.submitted(who, Action::RetryJob(retry)).await {
                 // It was archived on the way there.
                 Err(ApiError::Refused { code: Code::NotFound, .. }) => {}
                 done => return done,
@@ -313,7 +381,7 @@ impl<E: MasterEnv> MasterNode<E> {
         }
         let mut spec = status.spec.unwrap_or_default();
         crate::control::spec::forget_builds(&mut spec);
-        self.submitted(principal, Action::SubmitJob(wire::SubmitJob { key, spec: Some(spec), retry_of: number })).await
+        self.submitted(who, Action::SubmitJob(wire::SubmitJob { key, spec: Some(spec), retry_of: number })).await
     }
 
     /// `Cluster.Status`.
@@ -391,14 +459,14 @@ impl<E: MasterEnv> MasterNode<E> {
     ///
     /// # Errors
     /// That there is no such worker.
-    pub async fn drain(&self, principal: &str, name: &str) -> Result<(), ApiError> {
+    pub async fn drain(&self, who: &Principal, name: &str) -> Result<(), ApiError> {
         self.confirm().await?;
         let state = self.inner.state();
         let named = |worker: &&wire::WorkerRecord| worker.info.as_ref().is_some_and(|info| info.name == name);
         let worker = state.workers().find(named).map(|worker| worker.incarnation);
         let none = || refused(Code::NotFound, format!("no worker is called {name}"), "see `gristmill workers`");
         let incarnation = worker.ok_or_else(none)?;
-        match self.inner.propose(principal, Action::DrainWorker(wire::DrainWorker { incarnation })).await? {
+        match self.inner.propose(who, Action::DrainWorker(wire::DrainWorker { incarnation })).await? {
             Outcome::Refused(no) => Err(no.into()),
             _ => Ok(()),
         }

@@ -11,6 +11,7 @@ use prost::Message as _;
 use wire::command::Action;
 
 use super::{Inner, MasterEnv};
+use crate::control::rights::Principal;
 use crate::node::rpc::{Method, Net as _};
 
 /// Between two looks, while others have not come so far.
@@ -32,7 +33,7 @@ impl<E: MasterEnv> Inner<E> {
             }
             if let Some(level) = self.common_level().await.filter(|level| *level > now) {
                 // If it comes to nothing, the next look does it.
-                let _ = self.propose("system", Action::RaiseLevel(wire::RaiseLevel { level })).await;
+                let _ = self.propose(&Principal::system(), Action::RaiseLevel(wire::RaiseLevel { level })).await;
             }
         }
     }

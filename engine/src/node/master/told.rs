@@ -8,6 +8,7 @@ use prost::Message as _;
 
 use super::api::{no_job, refused};
 use super::{ApiError, Code, MasterEnv, MasterNode};
+use crate::control::rights::Principal;
 use crate::control::{commit, history};
 use crate::node::objects;
 use crate::store::{self, Kind, Name};
@@ -19,9 +20,9 @@ impl<E: MasterEnv> MasterNode<E> {
     /// What `Jobs.History` streams: all that happened to a job, oldest first.
     ///
     /// # Errors
-    /// That there is no such job, that its history cannot be read now, or that this master does not lead.
-    pub async fn events(&self, job: &str) -> Result<Vec<api::JobEvent>, ApiError> {
-        self.confirm().await?;
+    /// That there is no such job that may be seen, that its history cannot be read now, or that this master does not lead.
+    pub async fn events(&self, who: &Principal, job: &str) -> Result<Vec<api::JobEvent>, ApiError> {
+        self.job(who, job).await?;
         let number = self.number(job)?;
         if let Some(events) = self.inner.leading().as_ref().and_then(|leading| leading.master.events(number)) {
             return Ok(events);

@@ -13,12 +13,12 @@ use indicatif::ProgressBar;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
 use reqwest::{Client, Response, StatusCode, Url};
 use sha2::{Digest as _, Sha256};
-use tonic::transport::Channel;
 
 use super::super::super::failure::Failure;
 use super::super::super::sizes::{Size, counted};
 use super::super::super::{say, stdout};
 use super::super::ask::block_on;
+use super::super::bearer;
 use super::{transfer, values};
 
 /// Tries in a row that bring nothing.
@@ -91,7 +91,7 @@ fn client() -> Result<Client, Failure> {
     client.map_err(|e| Failure::System("make a client of the web", io::Error::other(e)))
 }
 
-pub(super) fn fetch(program: &str, mut store: DataClient<Channel>, of: &ArgMatches) -> Result<(), Failure> {
+pub(super) fn fetch(program: &str, mut store: DataClient<bearer::Client>, of: &ArgMatches) -> Result<(), Failure> {
     let (given, dest) = (values(of, "source"), of.get_one::<String>("dest").cloned().unwrap_or_default());
     let sha256 = of.get_one::<String>("sha256");
     if sha256.is_some() && given.len() > 1 {

@@ -14,12 +14,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::super::super::failure::Failure;
 use super::super::super::sizes::{Size, counted};
 use super::super::super::{say, stdout};
 use super::super::ask::block_on;
+use super::super::bearer::Client;
 use super::{list, none, values};
 use crate::cluster::data::PIECE;
 
@@ -107,7 +107,7 @@ fn to_store(given: &[String], dest: &str) -> Result<Vec<Source>, Failure> {
     Ok(found)
 }
 
-pub(super) fn put(program: &str, mut client: DataClient<Channel>, of: &ArgMatches) -> Result<(), Failure> {
+pub(super) fn put(program: &str, mut client: DataClient<Client>, of: &ArgMatches) -> Result<(), Failure> {
     let dest = of.get_one::<String>("dest").cloned().unwrap_or_default();
     let sources = to_store(&values(of, "source"), &dest)?;
     let known = sources.iter().all(|source| source.path.is_some());
@@ -129,7 +129,7 @@ pub(super) fn put(program: &str, mut client: DataClient<Channel>, of: &ArgMatche
 
 /// Stores one file of the bytes that `reader` gives; `shown` is what it is called in errors.
 pub(super) async fn store(
-    client: &mut DataClient<Channel>,
+    client: &mut DataClient<Client>,
     reader: Box<dyn Read + Send>,
     shown: &Path,
     name: String,
@@ -213,7 +213,7 @@ fn to_here(
     Ok(all)
 }
 
-pub(super) fn get(program: &str, mut client: DataClient<Channel>, of: &ArgMatches) -> Result<(), Failure> {
+pub(super) fn get(program: &str, mut client: DataClient<Client>, of: &ArgMatches) -> Result<(), Failure> {
     let (patterns, dest) = (values(of, "source"), of.get_one::<String>("dest").cloned().unwrap_or_default());
     let mut wanted = Vec::new();
     for pattern in &patterns {
@@ -245,7 +245,7 @@ pub(super) fn get(program: &str, mut client: DataClient<Channel>, of: &ArgMatche
 
 /// Writes one file here, whole or not at all.
 fn bring_to(
-    client: &mut DataClient<Channel>,
+    client: &mut DataClient<Client>,
     file: &api::FileInfo,
     to: &Path,
     overwrite: bool,
@@ -270,7 +270,7 @@ fn bring_to(
 
 /// Brings the bytes of a file.
 async fn bring(
-    client: &mut DataClient<Channel>,
+    client: &mut DataClient<Client>,
     file: &api::FileInfo,
     bar: &ProgressBar,
     each: &mut dyn FnMut(&[u8]) -> Result<(), Failure>,

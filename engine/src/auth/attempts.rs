@@ -1,0 +1,131 @@
+//! How often somebody may try a password: pure, with the time given.
+//!
+//! Each name, known or not, and each address has a count of failures. From the sixth failure on the next try has to wait,
+//! each time twice as long, half a minute at most; failures are forgotten one a minute. What is kept is bounded: who
+//! failed least lately is forgotten first.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Failures without a wait.
+const FREE: u32 = 5;
+/// The first wait.
+const FIRST: Duration = Duration::from_secs(1);
+/// The longest.
+const LONGEST: Duration = Duration::from_secs(30);
+/// After so long one failure is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+/// Names and addresses of which something is kept.
+const MOST: usize = 10_000;
+/// So many times the failures of one name may come from one address: there may be many people behind it.
+const ADDRESS: u32 = 4;
+
+/// Failures of late.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    of: BTreeMap<String, Failures>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    count: u32,
+    last: Duration,
+}
+
+impl Failures {
+    /// What is left of them at `now`.
+    fn left(self, now: Duration) -> u32 {
+        let forgotten = now.saturating_sub(self.last).as_secs() / FORGOTTEN.as_secs();
+        self.count.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX))
+    }
+
+    /// When the next try may be.
+    fn until(self, now: Duration, free: u32) -> Duration {
+        match self.left(now).checked_sub(free) {
+            None => Duration::ZERO,
+            Some(over) => self.last + FIRST.saturating_mul(1 << over.min(10)).min(LONGEST),
+        }
+    }
+}
+
+fn keys(name: &str, from: &str) -> [(String, u32); 2] {
+    [(format!("n{name}"), FREE), (format!("a{from}"), FREE * ADDRESS)]
+}
+
+impl Attempts {
+    /// Whether a try may be made now.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn check(&self, name: &str, from: &str, now: Duration) -> Result<(), Duration> {
+        let untils = keys(name, from).map(|(key, free)| self.of.get(&key).map(|failures| failures.until(now, free)));
+        let until = untils.into_iter().flatten().max().unwrap_or_default();
+        if until > now { Err(until - now) } else { Ok(()) }
+    }
+
+    /// A try failed.
+    pub fn failed(&mut self, name: &str, from: &str, now: Duration) {
+        for (key, _) in keys(name, from) {
+            let count = self.of.get(&key).map_or(0, |failures| failures.left(now)).saturating_add(1);
+            self.of.insert(key, Failures { count, last: now });
+        }
+        while self.of.len() > MOST {
+            let oldest = self.of.iter().min_by_key(|(_, failures)| failures.last).map(|(key, _)| key.clone());
+            let Some(oldest) = oldest else { break };
+            self.of.remove(&oldest);
+        }
+    }
+
+    /// A try went well: the name's failures are forgotten. The address may have tried others.
+    pub fn succeeded(&mut self, name: &str) {
+        self.of.remove(&format!("n{name}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn waits_double_and_are_forgotten() {
+        let mut attempts = Attempts::default();
+        let mut now = S;
+        for _ in 0..FREE {
+            assert_eq!(attempts.check("ann", "a", now), Ok(()));
+            attempts.failed("ann", "a", now);
+        }
+        for wait in [1, 2, 4, 8, 16, 30, 30] {
+            assert_eq!(attempts.check("ann", "b", now), Err(wait * S));
+            assert_eq!(attempts.check("bob", "a", now), Ok(()), "another name from there");
+            now += wait * S;
+            assert_eq!(attempts.check("ann", "b", now), Ok(()));
+            attempts.failed("ann", "b", now);
+        }
+        assert!(attempts.check("ann", "b", now + 8 * FORGOTTEN).is_ok());
+        attempts.succeeded("ann");
+        assert_eq!(attempts.check("ann", "c", now), Ok(()));
+    }
+
+    #[test]
+    fn an_address_that_tries_many_names_waits_too() {
+        let mut attempts = Attempts::default();
+        for n in 0..FREE * ADDRESS {
+            assert_eq!(attempts.check(&format!("user{n}"), "a", S), Ok(()));
+            attempts.failed(&format!("user{n}"), "a", S);
+        }
+        assert_eq!(attempts.check("another", "a", S), Err(S));
+        assert_eq!(attempts.check("another", "b", S), Ok(()));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut attempts = Attempts::default();
+        for n in 0..MOST as u64 {
+            attempts.failed(&format!("user{n}"), "a", S + Duration::from_millis(n));
+        }
+        assert_eq!(attempts.of.len(), MOST);
+        assert!(!attempts.of.contains_key("nuser0") && attempts.of.contains_key("aa"));
+    }
+}

@@ -1,0 +1,346 @@
+//! Users, sessions, roles and keys, command by command.
+
+use gristmill_engine::control::rights::{BUILT_IN, Right};
+use gristmill_engine::control::state::State;
+use gristmill_proto::internal::v1 as wire;
+use gristmill_proto::v1::Quota;
+use wire::command::Action;
+use wire::refused::Code;
+use wire::reply::Outcome;
+
+use super::world::{World, spec};
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+fn code(outcome: Outcome) -> Code {
+    match outcome {
+        Outcome::Refused(refused) => refused.code(),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+fn accepted(outcome: Outcome) {
+    assert!(matches!(outcome, Outcome::Accepted(_)), "{outcome:?}");
+}
+
+fn user(name: &str, role: &str) -> wire::UserRecord {
+    wire::UserRecord { name: name.into(), role: role.into(), verifier: format!("of {name}"), ..Default::default() }
+}
+
+fn adding(name: &str, role: &str) -> Action {
+    Action::AddUser(wire::AddUser { user: Some(user(name, role)), ..Default::default() })
+}
+
+fn changing(name: &str) -> wire::ChangeUser {
+    wire::ChangeUser { name: name.into(), ..Default::default() }
+}
+
+fn key(kid: &str) -> wire::SigningKeyRecord {
+    wire::SigningKeyRecord {
+        kid: kid.into(),
+        public: vec![7; 32].into(),
+        secret: vec![8; 48].into(),
+        ..Default::default()
+    }
+}
+
+/// A cluster with an administrator, ann, who is logged in.
+fn begun() -> (World, u64) {
+    let mut world = World::new(1, 1);
+    let first = wire::AddUser { user: Some(user("ann", "admin")), first: true, key: Some(key("k1")), registers: false };
+    accepted(world.commit("system", Action::AddUser(first)));
+    let session = opened(&mut world, "ann", false);
+    (world, session)
+}
+
+fn opening(name: &str, token: bool) -> wire::OpenSession {
+    let session = wire::SessionRecord {
+        user: name.into(),
+        token,
+        secret: vec![1; 32].into(),
+        expires_ms: 10 * DAY_MS,
+        ..Default::default()
+    };
+    wire::OpenSession { session: Some(session), verifier: format!("of {name}") }
+}
+
+fn opened(world: &mut World, name: &str, token: bool) -> u64 {
+    match world.commit(name, Action::OpenSession(opening(name, token))) {
+        Outcome::Opened(session) => session,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What somebody with a session asks for.
+fn ask(world: &mut World, (name, session): (&str, u64), action: Action) -> Outcome {
+    let now_ms = world.state().now_ms();
+    let (principal, action) = (name.to_string(), Some(action));
+    world.commit_command(&wire::Command { now_ms, principal, session, level: 1, action, ..Default::default() })
+}
+
+/// Lets time pass.
+fn pass(world: &mut World, ms: u64) {
+    let now_ms = world.state().now_ms() + ms;
+    let action = Some(Action::NoteAudit(wire::NoteAudit::default()));
+    let principal = "system".to_string();
+    world.commit_command(&wire::Command { now_ms, principal, level: 1, action, ..Default::default() });
+}
+
+fn is_here(state: &State, session: u64) -> bool {
+    state.access().principal(session, state.now_ms()).is_ok()
+}
+
+#[test]
+fn the_first_user_is_made_once() {
+    let (mut world, session) = begun();
+    let again = wire::AddUser { user: Some(user("eve", "admin")), first: true, key: Some(key("k2")), registers: false };
+    assert_eq!(world.commit("system", Action::AddUser(again)), Outcome::Accepted(wire::Accepted { already: true }));
+    let access = world.state().access();
+    assert!(access.user("eve").is_none() && access.signing_key().unwrap().kid == "k1");
+    let ann = access.principal(session, 0).unwrap();
+    assert!(BUILT_IN.iter().all(|(_, rights)| ann.rights.contain(*rights)) && &*ann.prefix == "ann/");
+}
+
+#[test]
+fn nobody_gives_or_takes_more_than_one_has() {
+    let (mut world, ann) = begun();
+    let ann = ("ann", ann);
+    let role = |name: &str, rights: &[&str]| {
+        Action::PutRole(wire::RoleRecord { name: name.into(), rights: rights.iter().map(|r| r.to_string()).collect() })
+    };
+    accepted(ask(&mut world, ann, role("clerk", &["users.read", "users.manage", "jobs.read"])));
+    accepted(ask(&mut world, ann, adding("bob", "clerk")));
+    let bob = ("bob", opened(&mut world, "bob", false));
+    for refused in [
+        adding("eve", "admin"),
+        adding("eve", "user"),
+        Action::ChangeUser(wire::ChangeUser { role: Some("admin".into()), ..changing("bob") }),
+        Action::ChangeUser(wire::ChangeUser { role: Some(String::new()), ..changing("ann") }),
+        Action::ChangeUser(wire::ChangeUser { disabled: Some(true), ..changing("ann") }),
+        Action::ChangeUser(wire::ChangeUser {
+            verifier: Some("mine".into()),
+            must_change: Some(true),
+            ..changing("ann")
+        }),
+        Action::RemoveUser(wire::RemoveUser { name: "ann".into() }),
+        role("clerk", &["users.manage", "jobs.submit"]),
+        role("boss", &["keys.rotate"]),
+    ] {
+        assert_eq!(code(ask(&mut world, bob, refused.clone())), Code::Denied, "{refused:?}");
+    }
+    accepted(ask(&mut world, bob, adding("cid", "clerk")));
+    accepted(ask(&mut world, bob, adding("dan", "")));
+    // A token for a machine gives no more than it has itself.
+    let mut token = opening("ann", true);
+    token.session.as_mut().unwrap().role = "clerk".into();
+    let Outcome::Opened(token) = ask(&mut world, ann, Action::OpenSession(token)) else { panic!() };
+    assert_eq!(code(ask(&mut world, ("ann", token), adding("eve", "admin"))), Code::Denied);
+    accepted(ask(&mut world, ("ann", token), adding("eve", "clerk")));
+    let principal = world.state().access().principal(token, 0).unwrap();
+    assert!(principal.rights.has(Right::UsersManage) && !principal.rights.has(Right::KeysRotate));
+}
+
+#[test]
+fn an_administrator_remains() {
+    let (mut world, ann) = begun();
+    let ann = ("ann", ann);
+    let last = [
+        Action::RemoveUser(wire::RemoveUser { name: "ann".into() }),
+        Action::ChangeUser(wire::ChangeUser { disabled: Some(true), ..changing("ann") }),
+        Action::ChangeUser(wire::ChangeUser { role: Some("user".into()), ..changing("ann") }),
+    ];
+    for refused in &last {
+        assert_eq!(code(ask(&mut world, ann, refused.clone())), Code::State, "{refused:?}");
+    }
+    accepted(ask(&mut world, ann, adding("bob", "admin")));
+    accepted(ask(&mut world, ann, last[0].clone()));
+    assert!(!is_here(world.state(), ann.1) && world.state().access().user("ann").is_none());
+}
+
+#[test]
+fn what_takes_something_from_a_user_ends_the_sessions() {
+    let (mut world, ann) = begun();
+    let ann = ("ann", ann);
+    let change = |change: wire::ChangeUser| Action::ChangeUser(change);
+    let verifier = Some("of bob anew".to_string());
+    for (n, (action, ends)) in [
+        (change(wire::ChangeUser { role: Some("reader".into()), ..changing("bob") }), true),
+        (change(wire::ChangeUser { disabled: Some(true), ..changing("bob") }), true),
+        (change(wire::ChangeUser { verifier: verifier.clone(), must_change: Some(true), ..changing("bob") }), true),
+        (change(wire::ChangeUser { verifier: verifier.clone(), same_password: true, ..changing("bob") }), false),
+        (change(wire::ChangeUser { quota: Some(Quota { jobs: 3, ..Quota::default() }), ..changing("bob") }), false),
+        (change(wire::ChangeUser { prefix: Some("b/".into()), ..changing("bob") }), false),
+        (Action::RemoveUser(wire::RemoveUser { name: "bob".into() }), true),
+        (Action::EndSessions(wire::EndSessions { session: 0, user: "bob".into() }), true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        accepted(ask(&mut world, ann, adding("bob", "user")));
+        let (session, token) = (opened(&mut world, "bob", false), opened(&mut world, "bob", true));
+        accepted(ask(&mut world, ann, action));
+        assert_eq!((is_here(world.state(), session), is_here(world.state(), token)), (!ends, !ends), "{n}");
+        // Nobody of the same name has them later.
+        let _ = ask(&mut world, ann, Action::RemoveUser(wire::RemoveUser { name: "bob".into() }));
+        accepted(ask(&mut world, ann, adding("bob", "user")));
+        assert!(!is_here(world.state(), session) && !is_here(world.state(), token), "{n}");
+        accepted(ask(&mut world, ann, Action::RemoveUser(wire::RemoveUser { name: "bob".into() })));
+    }
+    // One's own new password leaves the session with which it was set.
+    accepted(ask(&mut world, ann, adding("bob", "user")));
+    let (mine, other) = (opened(&mut world, "bob", false), opened(&mut world, "bob", false));
+    let own = wire::ChangeUser { verifier, must_change: Some(false), keep_session: mine, ..changing("bob") };
+    accepted(ask(&mut world, ("bob", mine), change(own)));
+    assert!(is_here(world.state(), mine) && !is_here(world.state(), other));
+    // A login that looked at the password before it was another one comes to nothing.
+    assert_eq!(code(world.commit("bob", Action::OpenSession(opening("bob", false)))), Code::Unauthenticated);
+}
+
+#[test]
+fn a_word_continues_a_session_once() {
+    let (mut world, session) = begun();
+    let word = |n: u8| -> bytes::Bytes { vec![n; 32].into() };
+    let refresh = |shown: u8, next: u8| {
+        Action::RefreshSession(wire::RefreshSession { session, shown: word(shown), next: word(next) })
+    };
+    assert_eq!(world.commit("system", refresh(1, 2)), Outcome::Opened(session));
+    // The answer may have been lost: the same word once more.
+    assert_eq!(world.commit("system", refresh(1, 3)), Outcome::Opened(session));
+    assert_eq!(world.commit("system", refresh(3, 4)), Outcome::Opened(session));
+    assert_eq!(code(world.commit("system", refresh(9, 5))), Code::Unauthenticated);
+    assert!(is_here(world.state(), session), "a word that never was one ends nothing");
+    pass(&mut world, 120_000);
+    assert_eq!(code(world.commit("system", refresh(3, 5))), Code::Unauthenticated);
+    assert!(!is_here(world.state(), session), "two have it");
+    assert_eq!(code(world.commit("system", refresh(4, 5))), Code::Unauthenticated);
+}
+
+#[test]
+fn sessions_end_with_their_time_and_are_bounded() {
+    let (mut world, ann) = begun();
+    let token = opened(&mut world, "ann", true);
+    pass(&mut world, 11 * DAY_MS);
+    assert!(is_here(world.state(), ann) && !is_here(world.state(), token));
+    pass(&mut world, 4 * DAY_MS);
+    assert!(!is_here(world.state(), ann));
+    let first = opened(&mut world, "ann", false);
+    assert!(world.state().access().session(ann).is_none() && world.state().access().session(token).is_none());
+    for _ in 0..100 {
+        opened(&mut world, "ann", false);
+    }
+    assert_eq!(world.state().access().sessions_of("ann").count(), 100);
+    assert!(!is_here(world.state(), first), "the oldest made room");
+}
+
+#[test]
+fn keys_overlap_or_go_at_once() {
+    let (mut world, ann) = begun();
+    let ann = ("ann", ann);
+    let rotate = |kid: &str, at_once| Action::RotateKeys(wire::RotateKeys { key: Some(key(kid)), at_once });
+    accepted(ask(&mut world, ann, rotate("k2", false)));
+    let signs = |world: &World| world.state().access().signing_key().unwrap().kid.clone();
+    let holds = |world: &World, kid| world.state().access().public_key(kid, world.state().now_ms()).is_some();
+    assert!(signs(&world) == "k2" && holds(&world, "k1") && holds(&world, "k2"));
+    assert_eq!(code(ask(&mut world, ann, rotate("k1", false))), Code::Invalid, "a number that was");
+    pass(&mut world, 3_600_001);
+    assert!(!holds(&world, "k1") && holds(&world, "k2"));
+    accepted(ask(&mut world, ann, rotate("k3", true)));
+    assert!(signs(&world) == "k3" && !holds(&world, "k2"));
+}
+
+#[test]
+fn names_and_prefixes_are_plain_and_registration_is_closed() {
+    let (mut world, ann) = begun();
+    let ann = ("ann", ann);
+    for bad in ["", "Bob", "b b", "-b", "system", "anonymous", "shared", "b/c", &"b".repeat(65)] {
+        assert_eq!(code(ask(&mut world, ann, adding(bad, "user"))), Code::Invalid, "{bad}");
+    }
+    for bad in ["b", "/", "../", "b//", "shared/b/", ".gristmill/", "b/../c/"] {
+        let named = wire::UserRecord { prefix: bad.into(), ..user("bob", "user") };
+        let add = Action::AddUser(wire::AddUser { user: Some(named), ..Default::default() });
+        assert_eq!(code(ask(&mut world, ann, add)), Code::Invalid, "{bad}");
+    }
+    assert_eq!(code(ask(&mut world, ann, adding("bob", "king"))), Code::NotFound);
+    let registers =
+        |role| Action::AddUser(wire::AddUser { user: Some(user("eve", role)), registers: true, ..Default::default() });
+    assert_eq!(code(world.commit("system", registers(""))), Code::Denied);
+    accepted(ask(&mut world, ann, Action::SetPolicy(wire::PolicyRecord { registration: true })));
+    assert_eq!(code(world.commit("system", registers("admin"))), Code::Denied, "it never grants a role");
+    accepted(world.commit("system", registers("")));
+    let eve = opened(&mut world, "eve", false);
+    assert_eq!(world.state().access().principal(eve, 0).unwrap().rights.names().count(), 0);
+    assert_eq!(code(world.commit("system", registers(""))), Code::Conflict);
+}
+
+#[test]
+fn quotas_hold_where_jobs_are_taken() {
+    let (mut world, ann) = begun();
+    let ann = ("ann", ann);
+    accepted(ask(&mut world, ann, adding("bob", "user")));
+    let quota = Quota { jobs: 2, submissions_a_minute: 3, ..Quota::default() };
+    let quota = wire::ChangeUser { quota: Some(quota), ..changing("bob") };
+    accepted(ask(&mut world, ann, Action::ChangeUser(quota)));
+    let first = world.accepted("bob", "1", spec("bob/1", "maps=1"));
+    world.accepted("bob", "2", spec("bob/2", "maps=1"));
+    assert_eq!(code(world.submit("bob", "3", spec("bob/3", "maps=1"))), Code::Limit);
+    accepted(world.commit("bob", Action::CancelJob(wire::CancelJob { job: first, reason: String::new() })));
+    world.accepted("bob", "3", spec("bob/3", "maps=1"));
+    accepted(world.commit("bob", Action::CancelJob(wire::CancelJob { job: first + 1, reason: String::new() })));
+    assert_eq!(code(world.submit("bob", "4", spec("bob/4", "maps=1"))), Code::Limit, "three in a minute");
+    pass(&mut world, 60_000);
+    world.accepted("bob", "4", spec("bob/4", "maps=1"));
+    // Who is not here any more submits nothing, whatever was decided before.
+    accepted(ask(&mut world, ann, Action::RemoveUser(wire::RemoveUser { name: "bob".into() })));
+    assert_eq!(code(world.submit("bob", "5", spec("bob/5", "maps=1"))), Code::Denied);
+    world.accepted("anonymous", "6", spec("x/6", "maps=1"));
+}
+
+#[test]
+fn what_users_do_is_written_down_without_secrets() {
+    let (mut world, ann) = begun();
+    let ann = ("ann", ann);
+    accepted(ask(&mut world, ann, adding("bob", "user")));
+    assert_eq!(code(ask(&mut world, ann, adding("bob", "user"))), Code::Conflict);
+    let secret = wire::ChangeUser { verifier: Some("canary".into()), must_change: Some(true), ..changing("bob") };
+    accepted(ask(&mut world, ann, Action::ChangeUser(secret)));
+    let told: Vec<_> = world
+        .state()
+        .access()
+        .events_from(0)
+        .map(|e| (e.user.as_str(), e.action.as_str(), e.target.as_str(), !e.refused.is_empty()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("", "Users/Add", "ann", false),
+            ("ann", "Access/Login", "ann", false),
+            ("ann", "Users/Add", "bob", false),
+            ("ann", "Users/Add", "bob", true),
+            ("ann", "Users/ResetPassword", "bob", false),
+        ]
+    );
+    let printed = format!("{:?}", world.state());
+    assert!(!printed.contains("canary") && !printed.contains("of bob"), "nor printed with the state");
+    let last = world.state().access().events_from(0).last().unwrap().id;
+    accepted(world.commit("system", Action::ArchiveAudit(wire::ArchiveAudit { upto: last })));
+    assert_eq!(world.state().access().events(), 0);
+}
+
+#[test]
+fn all_of_it_is_in_a_snapshot() {
+    let (mut world, ann) = begun();
+    let ann = ("ann", ann);
+    accepted(ask(&mut world, ann, adding("bob", "user")));
+    let quota = Quota { submissions_a_minute: 3, ..Quota::default() };
+    accepted(ask(&mut world, ann, Action::ChangeUser(wire::ChangeUser { quota: Some(quota), ..changing("bob") })));
+    world.accepted("bob", "1", spec("bob/1", "maps=1"));
+    opened(&mut world, "bob", true);
+    let role = wire::RoleRecord { name: "clerk".into(), rights: vec!["jobs.read".into()] };
+    accepted(ask(&mut world, ann, Action::PutRole(role)));
+    accepted(ask(&mut world, ann, Action::RotateKeys(wire::RotateKeys { key: Some(key("k2")), at_once: false })));
+    accepted(ask(&mut world, ann, Action::SetPolicy(wire::PolicyRecord { registration: true })));
+    let state = world.state();
+    let chunks: Vec<u8> = state.snapshot().flatten().collect();
+    let restored = State::restore(&mut &chunks[..]).unwrap();
+    assert_eq!((&restored, restored.digest()), (state, state.digest()));
+}
