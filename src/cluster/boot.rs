@@ -1,6 +1,7 @@
 //! From folders and addresses to running nodes: a master, a worker, or both in one process.
 
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +24,13 @@ use super::connector::Connector;
 use super::data::Data;
 use super::folder::{self, Stage};
 use super::listener::{self, Listener};
+use super::roles::Roles;
 use super::services::{Master, Shelf};
 use super::store::{Location, Shared};
 use super::transport::Transport;
 use super::wire::Wire;
 use super::world::World;
-use super::{address, admin, health, http, level, peers};
+use super::{address, admin, health, http, level, peers, renew};
 
 /// How long a cluster may take to take a new master in.
 const JOIN_WITHIN: Duration = Duration::from_secs(60);
@@ -78,6 +80,9 @@ pub enum Error {
     /// What is told of the API cannot be made: a build that is broken.
     #[error(transparent)]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// It cannot be told to look for new certificates.
+    #[error("cannot listen to SIGHUP")]
+    Signal(#[source] io::Error),
     /// The node ended by itself.
     #[error("the node has ended: {0}")]
     Ended(String),
@@ -150,6 +155,7 @@ pub async fn run(
     folder::make(&common.data)?;
     // Until this returns.
     let _lock = folder::lock(&common.data)?;
+    let _renewing = renew::begin(&common.wire, note.clone()).map_err(Error::Signal)?;
     let log = gristmill_raft::Options::new(0);
     let connector = Connector { wire: common.wire.clone(), ..Connector::new(log.election_min) };
     let channels = Channels::new(connector);
@@ -208,7 +214,8 @@ pub async fn run(
             folder: folder::worker(&common.data)?,
         };
         let node = Worker::new(world(&scratch, of_workers(), part.threads), options);
-        routes = routes.add_service(InterceptedService::new(Shelf(node.clone()).service(), common.wire.of_nodes()));
+        let workers = common.wire.only(Roles::WORKER);
+        routes = routes.add_service(InterceptedService::new(Shelf(node.clone()).service(), workers));
         labourer = Some(node);
     }
 
@@ -411,7 +418,8 @@ async fn start_master(
     routes: &mut Routes,
 ) -> Result<(MasterNode<World>, Found, super::apps::Apps), Error> {
     log.cluster = found.cluster();
-    let of_nodes = common.wire.of_nodes();
+    // Workers say to any master what is for the leader, and masters pass it on.
+    let (masters, nodes) = (common.wire.only(Roles::MASTER), common.wire.only(Roles::BOTH));
     let raft = common.data.join("raft");
     folder::make(&raft)?;
     let disks = verify::open(&raft)?;
@@ -436,9 +444,9 @@ async fn start_master(
         .add_service(files.service());
     *routes = http::beside(public)
         .add_service(health::reflection()?)
-        .add_service(InterceptedService::new(peers::service(node.log().clone()), of_nodes.clone()))
-        .add_service(InterceptedService::new(admin::service(node.log().clone(), gathering), of_nodes.clone()))
-        .add_service(InterceptedService::new(workers, of_nodes.clone()))
-        .add_service(InterceptedService::new(level::service(level), of_nodes));
+        .add_service(InterceptedService::new(peers::service(node.log().clone()), masters.clone()))
+        .add_service(InterceptedService::new(admin::service(node.log().clone(), gathering), masters.clone()))
+        .add_service(InterceptedService::new(workers, nodes))
+        .add_service(InterceptedService::new(level::service(level), masters));
     Ok((node, found, kept))
 }

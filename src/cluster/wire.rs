@@ -1,81 +1,24 @@
 //! How connections are made: in the plain on this machine, or with TLS 1.3.
 //!
 //! With TLS every node shows the certificate that it serves with, also where it connects, and asks for one that the same
-//! authority signed: what nodes say to each other is answered to nodes alone ([`Wire::of_nodes`]). Clients may connect
-//! without one. What a certificate's holder may do beyond that is not decided here.
+//! authority signed: what nodes say to each other is answered to nodes alone, and to each only what its role has to do
+//! with ([`Wire::only`]). Clients may connect without one. What people may do is not decided here.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
-use tokio_rustls::rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
-use tokio_rustls::rustls::version::TLS13;
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::rustls::pki_types::{InvalidDnsNameError, ServerName};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
 
 use super::address;
-
-/// Why a certificate or key cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// It cannot be read.
-    #[error("cannot read {} in {}: {source}", what, path.display())]
-    Read {
-        /// What it was to hold.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: pem::Error,
-    },
-    /// There is none in the file.
-    #[error("there is no certificate in {}; it has to be PEM, with lines 'BEGIN CERTIFICATE'", .0.display())]
-    Empty(PathBuf),
-    /// They do not go together, or are of a kind that is not supported.
-    #[error("cannot use {} with {}: {source}", cert.display(), key.display())]
-    Pair {
-        /// The certificate.
-        cert: PathBuf,
-        /// Its key.
-        key: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
-    /// The authority is none.
-    #[error("cannot use {} as an authority: {source}", path.display())]
-    Authority {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
-    /// The authority is none for clients.
-    #[error("cannot use {} as an authority: {source}", path.display())]
-    Verifier {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: VerifierBuilderError,
-    },
-}
-
-/// Where a node's or client's certificates are: PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files {
-    /// The certificates of the authority that signs those of the nodes.
-    pub authority: PathBuf,
-    /// One's own certificate, with those between it and the authority's, and its key. A client may have none.
-    pub own: Option<(PathBuf, PathBuf)>,
-}
+use super::roles::Roles;
+use super::tls::Tls;
 
 /// How connections are made.
 #[derive(Debug, Clone, Default)]
@@ -89,62 +32,6 @@ pub enum Wire {
     Tls(Tls),
 }
 
-/// TLS for both directions.
-#[derive(Debug, Clone)]
-pub struct Tls {
-    client: Arc<ClientConfig>,
-    /// `None` for a client.
-    server: Option<Arc<ServerConfig>>,
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let failed = |source| Error::Read { what: "a certificate", path: path.into(), source };
-    let found = CertificateDer::pem_file_iter(path).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    if found.is_empty() { Err(Error::Empty(path.into())) } else { Ok(found) }
-}
-
-impl Tls {
-    /// Reads certificates and keys.
-    ///
-    /// # Errors
-    ///
-    /// Which file is wrong, and how.
-    pub fn load(files: &Files) -> Result<Self, Error> {
-        let authority = |source| Error::Authority { path: files.authority.clone(), source };
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(&files.authority)? {
-            roots.add(certificate).map_err(authority)?;
-        }
-        let roots = Arc::new(roots);
-        let provider = Arc::new(ring::default_provider());
-        let client = ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&TLS13])
-            .map_err(authority)?
-            .with_root_certificates(roots.clone());
-        let Some((cert, key)) = &files.own else {
-            let mut client = client.with_no_client_auth();
-            client.alpn_protocols = vec![b"h2".to_vec()];
-            return Ok(Self { client: Arc::new(client), server: None });
-        };
-        let chain = certificates(cert)?;
-        let unread = |source| Error::Read { what: "a private key", path: key.clone(), source };
-        let secret = PrivateKeyDer::from_pem_file(key).map_err(unread)?;
-        let pair = |source| Error::Pair { cert: cert.clone(), key: key.clone(), source };
-        let mut client = client.with_client_auth_cert(chain.clone(), secret.clone_key()).map_err(pair)?;
-        client.alpn_protocols = vec![b"h2".to_vec()];
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).allow_unauthenticated();
-        let verifier = verifier.build().map_err(|source| Error::Verifier { path: files.authority.clone(), source })?;
-        let mut server = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])
-            .map_err(authority)?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, secret)
-            .map_err(pair)?;
-        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { client: Arc::new(client), server: Some(Arc::new(server)) })
-    }
-}
-
 impl Wire {
     /// Fails for an address that must not be spoken to or at.
     ///
@@ -155,19 +42,19 @@ impl Wire {
         address::check_plain(address, !matches!(self, Self::Loopback))
     }
 
-    /// Lets through what comes from a node. Plain connections cannot tell.
+    /// Lets through what comes from a node that is one of these. Plain connections cannot tell.
     ///
     /// # Errors
     ///
-    /// That the connection showed no certificate.
-    pub fn of_nodes(&self) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone + Send + Sync + 'static {
+    /// That the connection showed no certificate, or none that names such a role.
+    pub fn only(
+        &self,
+        whom: Roles,
+    ) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone + Send + Sync + 'static {
         let tls = matches!(self, Self::Tls(_));
         move |request| {
-            let shown = request.extensions().get::<Shown>().is_some_and(|shown| shown.certificate);
-            if shown || !tls {
-                return Ok(request);
-            }
-            Err(Status::unauthenticated("this is answered to nodes alone, and the connection shows no certificate"))
+            let shown = request.extensions().get::<Shown>().copied().unwrap_or_default();
+            if !tls || shown.roles.has_any(whom) { Ok(request) } else { Err(shown.refused(whom)) }
         }
     }
 
@@ -178,11 +65,11 @@ impl Wire {
     /// As the connection or the handshake fails.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
         match self {
-            Self::Tls(Tls { server: Some(server), .. }) => {
-                let stream = TlsAcceptor::from(server.clone()).accept(stream).await?;
+            Self::Tls(tls) => {
+                let none = || io::Error::other("there is no certificate to serve with");
+                let stream = TlsAcceptor::from(tls.sides().server.ok_or_else(none)?).accept(stream).await?;
                 Ok(Stream::Tls(Box::new(stream.into())))
             }
-            Self::Tls(_) => Err(io::Error::other("there is no certificate to serve with")),
             Self::Loopback | Self::Insecure => Ok(Stream::Plain(stream)),
         }
     }
@@ -197,15 +84,36 @@ impl Wire {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']').to_string();
         let name = ServerName::try_from(host).map_err(|e: InvalidDnsNameError| io::Error::other(e))?;
-        let stream = TlsConnector::from(tls.client.clone()).connect(name, stream).await?;
+        let stream = TlsConnector::from(tls.sides().client).connect(name, stream).await?;
         Ok(Stream::Tls(Box::new(stream.into())))
     }
 }
 
 /// What the other end of a connection has shown of itself.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Shown {
-    certificate: bool,
+    /// Whether the connection is TLS.
+    pub tls: bool,
+    /// Whether it showed a certificate, which is then one of the authority's.
+    pub certificate: bool,
+    /// What the certificate says that its holder is.
+    pub roles: Roles,
+    /// Where the other end is, if the system still knew.
+    pub peer: Option<SocketAddr>,
+}
+
+impl Shown {
+    /// What is said to who is none of these.
+    fn refused(&self, whom: Roles) -> Status {
+        let only = format!("this is answered to {} alone", whom.whom());
+        if !self.certificate {
+            return Status::unauthenticated(format!("{only}, and the connection shows no certificate"));
+        }
+        let wanted = whom.names().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(" or ");
+        let named =
+            self.roles.names().next().map_or("no role".to_string(), |name| format!("'{name}' and no other role"));
+        Status::permission_denied(format!("{only}: the certificate lacks {wanted} and names {named}"))
+    }
 }
 
 /// A connection, plain or not.
@@ -219,11 +127,16 @@ impl Connected for Stream {
     type ConnectInfo = Shown;
 
     fn connect_info(&self) -> Shown {
-        let certificate = match self {
-            Self::Plain(_) => false,
-            Self::Tls(stream) => stream.get_ref().1.peer_certificates().is_some_and(|shown| !shown.is_empty()),
-        };
-        Shown { certificate }
+        match self {
+            Self::Plain(stream) => Shown { peer: stream.peer_addr().ok(), ..Shown::default() },
+            Self::Tls(stream) => {
+                let (tcp, tls) = stream.get_ref();
+                // The first one is the holder's own; those after it are between that and the authority's.
+                let own = tls.peer_certificates().and_then(|shown| shown.first());
+                let roles = own.map_or(Roles::NONE, Roles::of);
+                Shown { tls: true, certificate: own.is_some(), roles, peer: tcp.peer_addr().ok() }
+            }
+        }
     }
 }
 
@@ -274,5 +187,58 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::super::tls::tests::{Folder, authority};
+    use super::*;
+
+    fn shown(roles: Roles) -> Shown {
+        Shown { tls: true, certificate: true, roles, peer: None }
+    }
+
+    #[test]
+    fn who_is_let_through_has_one_of_the_roles() {
+        let folder = Folder::new();
+        folder.put(&authority(), Roles::BOTH);
+        let tls = Wire::Tls(Tls::load(&folder.files(Roles::BOTH)).unwrap());
+        let ask = |wire: &Wire, whom, shown: Option<Shown>| {
+            let mut request = Request::new(());
+            shown.map(|shown| request.extensions_mut().insert(shown));
+            wire.only(whom)(request).map(|_| ()).map_err(|status| (status.code(), status.message().to_string()))
+        };
+        for (whom, roles, passes) in [
+            (Roles::MASTER, Roles::MASTER, true),
+            (Roles::MASTER, Roles::BOTH, true),
+            (Roles::MASTER, Roles::WORKER, false),
+            (Roles::MASTER, Roles::NONE, false),
+            (Roles::WORKER, Roles::WORKER, true),
+            (Roles::WORKER, Roles::MASTER, false),
+            (Roles::BOTH, Roles::WORKER, true),
+            (Roles::BOTH, Roles::MASTER, true),
+            (Roles::BOTH, Roles::NONE, false),
+        ] {
+            let asked = ask(&tls, whom, Some(shown(roles)));
+            let code = asked.as_ref().err().map(|(code, _)| *code);
+            assert_eq!(code, (!passes).then_some(Code::PermissionDenied), "{whom} of {roles}: {asked:?}");
+        }
+        for silent in [None, Some(Shown { certificate: false, ..shown(Roles::NONE) })] {
+            assert_eq!(ask(&tls, Roles::BOTH, silent).unwrap_err().0, Code::Unauthenticated);
+        }
+        for plain in [Wire::Loopback, Wire::Insecure] {
+            assert_eq!(ask(&plain, Roles::MASTER, Some(Shown::default())), Ok(()));
+        }
+        let told = ask(&tls, Roles::MASTER, Some(shown(Roles::WORKER))).unwrap_err().1;
+        let line = "this is answered to masters alone: the certificate lacks 'gristmill://master' and names \
+                    'gristmill://worker' and no other role";
+        assert_eq!(told, line);
+        let told = ask(&tls, Roles::BOTH, Some(shown(Roles::NONE))).unwrap_err().1;
+        let line = "this is answered to masters and workers alone: the certificate lacks 'gristmill://master' or \
+                    'gristmill://worker' and names no role";
+        assert_eq!(told, line);
     }
 }

@@ -14,7 +14,9 @@ use super::super::failure::Failure;
 use super::context::Contexts;
 use crate::cluster::channels::{Channels, Lane};
 use crate::cluster::connector::Connector;
-use crate::cluster::wire::{Files, Tls, Wire};
+use crate::cluster::roles::Roles;
+use crate::cluster::tls::{Files, Tls};
+use crate::cluster::wire::Wire;
 
 /// Where a cluster is when nothing else is said.
 const HERE: &str = "127.0.0.1:7070";
@@ -71,8 +73,8 @@ impl Secured {
         let own = self.tls_cert.clone().zip(self.tls_key.clone());
         match self.tls_ca.clone() {
             Some(authority) => {
-                let tls = Tls::load(&Files { authority, own }).map_err(|e| Failure::Usage(e.to_string()))?;
-                Ok(Wire::Tls(tls))
+                let tls = Tls::load(&Files { authority, own, roles: Roles::NONE });
+                tls.map(Wire::Tls).map_err(|e| Failure::Usage(e.to_string()))
             }
             None if self.insecure => Ok(Wire::Insecure),
             None => Ok(Wire::Loopback),

@@ -13,8 +13,10 @@ use super::super::failure::Failure;
 use super::super::sizes::Size;
 use super::super::{memory, say};
 use crate::cluster::boot::{self, Common, MasterPart, WorkerPart};
+use crate::cluster::roles::Roles;
 use crate::cluster::store::Location;
-use crate::cluster::wire::{Files, Tls, Wire};
+use crate::cluster::tls::{Files, Tls};
+use crate::cluster::wire::Wire;
 
 fn node(name: &'static str, listen: &'static str) -> Command {
     Command::new(name)
@@ -58,17 +60,22 @@ fn node(name: &'static str, listen: &'static str) -> Command {
 
 const TLS: [&str; 3] = [
     "Serve and connect with TLS: the authority that signed the certificates of all nodes, in PEM",
-    "This node's certificate, in PEM, with the names and addresses by which others reach it",
+    "This node's certificate, in PEM, with the names and addresses by which others reach it and its role: see certs",
     "The certificate's private key, in PEM",
 ];
 
-/// How the flags of a node say that connections are made.
-fn wire(of: &ArgMatches) -> Result<Wire, Failure> {
+/// How the flags of a node say that connections are made, which is what this command says.
+fn wire(role: &str, of: &ArgMatches) -> Result<Wire, Failure> {
     let file = |name| of.get_one::<PathBuf>(name).cloned();
     let Some(((authority, cert), key)) = file("tls-ca").zip(file("tls-cert")).zip(file("tls-key")) else {
         return Ok(if of.get_flag("insecure") { Wire::Insecure } else { Wire::Loopback });
     };
-    let tls = Tls::load(&Files { authority, own: Some((cert, key)) });
+    let roles = match role {
+        "master" => Roles::MASTER,
+        "worker" => Roles::WORKER,
+        _ => Roles::BOTH,
+    };
+    let tls = Tls::load(&Files { authority, own: Some((cert, key)), roles });
     tls.map(Wire::Tls).map_err(|e| Failure::Usage(e.to_string()))
 }
 
@@ -164,7 +171,7 @@ pub(super) fn run(program: &str, role: &str, here: &[Entry], of: &ArgMatches) ->
     let store = of.get_one::<Location>("store").cloned().unwrap_or_else(|| Location::Folder(data.join("store")));
     let listen = of.get_one::<String>("listen").cloned().unwrap_or_default();
     let advertise = of.get_one::<String>("advertise").cloned();
-    let common = Common { data, store, listen: listen.clone(), advertise, wire: wire(of)? };
+    let common = Common { data, store, listen: listen.clone(), advertise, wire: wire(role, of)? };
     let text = |name| of.try_get_one::<String>(name).ok().flatten().cloned();
     let texts = |name| of.try_get_many::<String>(name).ok().flatten().into_iter().flatten().cloned().collect();
     let master = (role != "worker").then(|| MasterPart {
