@@ -4,6 +4,7 @@ mod app;
 mod ask;
 pub(crate) mod at;
 mod bars;
+mod certs;
 mod chain;
 mod code;
 mod context;
@@ -28,7 +29,8 @@ pub(crate) use submit::of_pushed;
 pub(crate) fn commands(program: &str, apps: &[Entry], all: Command) -> Result<Command, Failure> {
     let all = all.subcommand(nodes::serve_command(program)).subcommand(nodes::master_command(program));
     let all = all.subcommand(nodes::worker_command(program)).subcommand(submit::command(program, apps)?);
-    Ok(ask::commands(program, all).subcommand(context::command(program)))
+    let all = ask::commands(program, all).subcommand(context::command(program));
+    Ok(all.subcommand(certs::command(program)))
 }
 
 /// The flag that makes `run` a `submit`.
@@ -64,6 +66,7 @@ pub(crate) fn command(
         "workers" => ask::workers(of),
         "cluster" => ask::cluster(of),
         "context" => context::context(of),
+        "certs" => certs::certs(program, of),
         "data" => data::run(program, of),
         "debug-task" => debug::run(program, apps, of),
         _ => return None,
