@@ -99,8 +99,8 @@ async fn nodes_do_a_job_and_each_is_answered_what_its_role_has_to_do_with() {
             "lacks 'gristmill://master' and names 'gristmill://worker' and no other role",
         ),
         ("--tls-ca certs/ca.pem".into(), "masters alone, and the connection shows no certificate"),
-        // Of this handshake the client hears only that the connection ended.
-        (flags("certs", "other", "master"), "connection error"),
+        // Of this handshake the client may hear no more than that the connection ended.
+        (flags("certs", "other", "master"), "did not do it"),
         (flags("other", "certs", "master"), "certificate"),
     ] {
         let done = members(&flags);
