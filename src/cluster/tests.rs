@@ -194,7 +194,7 @@ async fn serving_ends_although_somebody_still_waits() {
     let waiting = tokio::spawn(transport.call(&to, "never".into(), SOON));
     assert_eq!(transport.call(&to, "echo".into(), SOON).await, Ok("echo".into()));
     stop.send(()).unwrap();
-    timeout(SOON, served).await.unwrap().unwrap().unwrap();
+    timeout(SOON, served).await.unwrap().unwrap();
     assert!(matches!(waiting.await.unwrap(), Err(Error::Unknown(_))));
 }
 

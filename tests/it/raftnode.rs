@@ -217,7 +217,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         client.add(CLUSTER, &Peer { id, address }).await?;
         println!("joined");
     }
-    Ok(serving.await??)
+    Ok(serving.await?)
 }
 
 fn main() -> ExitCode {
