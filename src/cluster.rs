@@ -1,6 +1,7 @@
 //! The cluster's network: gRPC between nodes, and the services of one node on one listener.
 //!
-//! `connector` opens connections, `wire` makes them TLS, `address` refuses what must not leave the machine in the plain,
+//! `connector` opens connections, `wire` makes them TLS as `tls` reads it from files and `renew` reads it again, `roles` says what the holder of a
+//! certificate is, `authority` makes certificates and `x509` shows them, `address` refuses what must not leave the machine in the plain,
 //! `channels` keeps a few connections to every peer, `answer` gives calls a deadline and says what a failure means,
 //! `store` is what the nodes share, `data` the service of its files, `apps` that of apps which users bring, `transport` is the replicated log's network, `peers` and
 //! `admin` are services of a node, `listener` serves them all, `guard` lets through what may be answered, `http` offers those for clients as JSON as well. `boot` makes nodes of
@@ -11,6 +12,7 @@ pub mod address;
 pub mod admin;
 pub mod answer;
 mod apps;
+pub mod authority;
 mod begin;
 pub mod boot;
 pub mod channels;
@@ -26,11 +28,15 @@ mod level;
 pub mod listener;
 pub mod peers;
 mod raw;
+mod renew;
+pub mod roles;
 pub mod services;
 pub mod store;
+pub mod tls;
 pub mod transport;
 pub mod wire;
 pub mod world;
+pub mod x509;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@
 //! [`Folder`] keeps a store in a folder that all nodes share, [`Memory`] in memory; [`conformance`] is what both, and every
 //! adapter, must pass.
 
+mod beneath;
 pub mod conformance;
 mod folder;
 mod memory;

@@ -11,6 +11,7 @@ pub mod decompress;
 pub mod flags;
 mod lz4;
 mod memory;
+pub mod messages;
 #[cfg(test)]
 mod replay;
 pub mod segments;
@@ -19,10 +20,11 @@ pub mod segments;
 pub type Run = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Run); 6] = [
+pub const TARGETS: [(&str, Run); 7] = [
     ("chunks", chunks::run),
     ("decompress", decompress::run),
     ("flags", flags::run),
+    ("messages", messages::run),
     ("python", gristmill::fuzz::python),
     ("segments", segments::run),
     ("wasm", gristmill::fuzz::wasm),

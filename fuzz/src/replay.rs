@@ -32,6 +32,11 @@ fn flags() {
 }
 
 #[test]
+fn messages() {
+    replay("messages");
+}
+
+#[test]
 fn segments() {
     replay("segments");
 }

@@ -6,6 +6,7 @@ mod ask;
 pub(crate) mod at;
 mod bars;
 mod bearer;
+mod certs;
 mod chain;
 mod code;
 mod context;
@@ -34,6 +35,7 @@ pub(crate) fn commands(program: &str, apps: &[Entry], all: Command) -> Result<Co
     let all = all.subcommand(nodes::serve_command(program)).subcommand(nodes::master_command(program));
     let all = all.subcommand(nodes::worker_command(program)).subcommand(submit::command(program, apps)?);
     let all = ask::commands(program, all).subcommand(context::command(program));
+    let all = all.subcommand(certs::command(program));
     Ok(access::commands(program, all).subcommand(shell::command(program)))
 }
 
@@ -70,6 +72,7 @@ pub(crate) fn command(
         "workers" => ask::workers(of),
         "cluster" => ask::cluster(of),
         "context" => context::context(of),
+        "certs" => certs::certs(program, of),
         "data" => data::run(program, of),
         "debug-task" => debug::run(program, apps, of),
         _ => return access::command(program, (name, of)),

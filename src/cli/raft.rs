@@ -55,8 +55,9 @@ fn ask<T, F>(of: &ArgMatches, ask: impl FnOnce(Client) -> F) -> Result<T, Failur
 where
     F: Future<Output = Result<T, crate::cluster::admin::Error>>,
 {
-    let bearer = At::from_arg_matches(of)?.bearer()?.value();
     let (at, wire) = At::from_arg_matches(of)?.found()?;
+    wire.check(&at).map_err(crate::cluster::admin::Error::from)?;
+    let bearer = At::from_arg_matches(of)?.bearer()?.value();
     let within = Duration::from_secs(of.get_one("timeout").copied().unwrap_or(30));
     let connector = Connector { wire, ..Connector::new(ELECTION) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -1,6 +1,7 @@
 //! From folders and addresses to running nodes: a master, a worker, or both in one process.
 
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use super::store::{Location, Shared};
 use super::transport::Transport;
 use super::wire::Wire;
 use super::world::World;
-use super::{address, admin, health, http, level, peers};
+use super::{address, admin, health, http, level, peers, renew};
 
 /// How long a cluster may take to take a new master in.
 const JOIN_WITHIN: Duration = Duration::from_secs(60);
@@ -78,6 +79,9 @@ pub enum Error {
     /// What is told of the API cannot be made: a build that is broken.
     #[error(transparent)]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// It cannot be told to look for new certificates.
+    #[error("cannot listen to SIGHUP")]
+    Signal(#[source] io::Error),
     /// The node ended by itself.
     #[error("the node has ended: {0}")]
     Ended(String),
@@ -161,6 +165,7 @@ pub async fn run(
     folder::make(&common.data)?;
     // Until this returns.
     let _lock = folder::lock(&common.data)?;
+    let _renewing = renew::begin(&common.wire, note.clone()).map_err(Error::Signal)?;
     let log = gristmill_raft::Options::new(0);
     let connector = Connector { wire: common.wire.clone(), ..Connector::new(log.election_min) };
     let channels = Channels::new(connector);

@@ -30,6 +30,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::guard::who;
+use super::listener::bounds;
 use super::services::of_api;
 use super::store::Shared;
 use super::world::World;
@@ -38,8 +39,6 @@ use super::world::World;
 pub const PIECE: usize = 1 << 20;
 /// Files that come in at a time; each is on this node's disk meanwhile.
 const UPLOADS: usize = 16;
-/// How long the next piece of a file that comes in may take.
-const SILENCE: Duration = Duration::from_secs(60);
 /// Versions of a file that one overwrite meets before it gives up.
 const RIVALS: u32 = 10;
 /// Objects that are looked at for one page of a listing.
@@ -206,10 +205,10 @@ impl Data {
             }
             Ok((path, bytes, crc32c))
         });
-        let mut got = 0;
+        let (mut got, silence) = (0, bounds().silence);
         let end = loop {
-            let message = timeout(SILENCE, messages.next()).await;
-            let message = message.map_err(|_| Status::deadline_exceeded(format!("{name}: nothing for {SILENCE:?}")))?;
+            let message = timeout(silence, messages.next()).await;
+            let message = message.map_err(|_| Status::deadline_exceeded(format!("{name}: nothing for {silence:?}")))?;
             match message.transpose()?.and_then(|message| message.part) {
                 Some(Part::Content(piece)) if piece.len() <= PIECE => {
                     got += piece.len() as u64;
@@ -487,7 +486,7 @@ impl api::data_server::Data for Data {
 
     async fn put(&self, request: Request<Streaming<api::PutRequest>>) -> Result<Response<api::FileInfo>, Status> {
         let (who, mut messages) = (who(&request)?, request.into_inner());
-        let first = timeout(SILENCE, messages.message()).await;
+        let first = timeout(bounds().silence, messages.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no name was sent"))??;
         let Some(Part::Begin(begin)) = first.and_then(|first| first.part) else {
             return Err(Status::invalid_argument("the first message has the name"));

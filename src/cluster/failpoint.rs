@@ -1,5 +1,5 @@
-//! Ends or stops this process at a point of its work that a test names, lets it be of a later release, or moves its clock. Only builds with
-//! the feature `failpoints` have it.
+//! Ends or stops this process at a point of its work that a test names, lets it be of a later release, moves its clock, or
+//! makes it less patient at its door. Only builds with the feature `failpoints` have it.
 //!
 //! `GRISTMILL_FAILPOINT=FILE` says in which file the test will write `POINT[@N] ACTION`. The first of the processes that
 //! look there which is at this [`Point`], for the N-th time since that was written, takes the file away and does
@@ -7,15 +7,20 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use gristmill_engine::control::limits;
 use gristmill_engine::node::point::Point;
 use rustix::process::{Signal, getpid, kill_process};
 
+use super::listener::Bounds;
+
 /// The feature level, if it is not the build's.
 const LEVEL: &str = "GRISTMILL_LEVEL";
 /// Names the file that moves the clock.
 const CLOCK: &str = "GRISTMILL_CLOCK";
+/// Bounds of the listener, as in `head=300,idle=500,connections=100`: milliseconds, but of what is counted.
+const BOUNDS: &str = "GRISTMILL_BOUNDS";
 /// Names the file.
 const VARIABLE: &str = "GRISTMILL_FAILPOINT";
 
@@ -64,6 +69,29 @@ pub(super) fn ahead_ms() -> u64 {
     let file = FILE.get_or_init(|| std::env::var_os(CLOCK).map(PathBuf::from));
     let text = file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
     text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+/// The bounds of this process's listener.
+pub(super) fn bounds() -> Bounds {
+    std::env::var(BOUNDS).map_or(Bounds::RELEASED, |text| {
+        bounded(&text).unwrap_or_else(|| panic!("{BOUNDS}={text}: these are no bounds"))
+    })
+}
+
+fn bounded(text: &str) -> Option<Bounds> {
+    let mut bounds = Bounds::RELEASED;
+    for (name, number) in text.split(',').map(|pair| pair.split_once('=')).collect::<Option<Vec<_>>>()? {
+        let number = number.parse().ok()?;
+        match name {
+            "connections" => bounds.connections = usize::try_from(number).ok()?,
+            "head" => bounds.head = Duration::from_millis(number),
+            "idle" => bounds.idle = Duration::from_millis(number),
+            "body" => bounds.body = Duration::from_millis(number),
+            "silence" => bounds.silence = Duration::from_millis(number),
+            _ => return None,
+        }
+    }
+    Some(bounds)
 }
 
 /// This process is at a point.

@@ -18,8 +18,9 @@ use gristmill_engine::node::master::{ApiError, Code, MasterNode};
 use tonic::Status;
 use tonic::service::Routes;
 
+use super::roles::Roles;
 use super::services::of_api;
-use super::wire::{Roles, Shown};
+use super::wire::Shown;
 use super::world::World;
 
 /// The most bytes of a token with what is before it.
@@ -55,10 +56,10 @@ impl Guard {
 
     /// Who asks, as far as this call cares.
     async fn caller(&self, needs: Needs, headers: &HeaderMap, shown: &Shown, from: &From) -> Result<Caller, ApiError> {
-        let (master, worker) = (is_node(shown, Roles::MASTER), is_node(shown, Roles::WORKER));
+        let (master, worker) = (shown.roles.has_any(Roles::MASTER), shown.roles.has_any(Roles::WORKER));
         match needs {
             Needs::Nothing => return Ok(Caller::Nobody),
-            Needs::Master | Needs::Worker => return Ok(Caller::Node { master, worker }),
+            Needs::Master | Needs::Worker | Needs::Node => return Ok(Caller::Node { master, worker }),
             Needs::MasterOr(_) if master => return Ok(Caller::Node { master, worker }),
             _ => {}
         }
@@ -89,11 +90,6 @@ impl Guard {
     }
 }
 
-/// Whether a connection is a node's. Plain ones cannot tell.
-fn is_node(shown: &Shown, role: Roles) -> bool {
-    !shown.tls || shown.roles.has_any(role)
-}
-
 /// The token that a request carries.
 ///
 /// # Errors
@@ -116,19 +112,31 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
 }
 
 /// What is told to whom something is denied.
-fn of_denial(denial: Denial) -> ApiError {
+fn of_denial(denial: Denial, shown: &Shown) -> ApiError {
+    let mut message = denial.to_string();
+    if let Denial::Nodes { masters, workers } = denial {
+        let whom = if masters && workers {
+            Roles::BOTH
+        } else if masters {
+            Roles::MASTER
+        } else {
+            Roles::WORKER
+        };
+        message = format!("{message}: {}", shown.lacks(whom));
+    }
     let (code, next_step) = match denial {
         Denial::Unknown => (Code::Unauthenticated, "log in with `gristmill login`"),
         Denial::Password => (Code::Denied, "change it with `gristmill passwd`"),
         Denial::Right(..) => (Code::Denied, "ask an administrator for another role"),
-        Denial::Nodes { .. } => (Code::Denied, "see docs/tls.md for what certificates say"),
+        Denial::Nodes { .. } if shown.tls => (Code::Denied, "see docs/tls.md for what certificates say"),
+        Denial::Nodes { .. } => (Code::Denied, "give all nodes the same --node-secret"),
     };
-    ApiError::Refused { code, message: denial.to_string(), next_step: next_step.into() }
+    ApiError::Refused { code, message, next_step: next_step.into() }
 }
 
 /// Where the call came from.
 fn origin(headers: &HeaderMap, shown: &Shown) -> From {
-    // Plain connections could say anything.
+    // Only a master is believed.
     let told = headers.get(FROM).filter(|_| shown.roles.has_any(Roles::MASTER)).and_then(|from| from.to_str().ok());
     let peer = || shown.peer.map(|peer| peer.ip().to_string()).unwrap_or_default();
     From(told.map_or_else(peer, String::from).into())
@@ -136,7 +144,7 @@ fn origin(headers: &HeaderMap, shown: &Shown) -> From {
 
 async fn admitted(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let call = request.uri().path().trim_start_matches('/').to_string();
-    let shown = request.extensions().get::<Shown>().cloned().unwrap_or_default();
+    let shown = request.extensions().get::<Shown>().copied().unwrap_or_default();
     let from = origin(request.headers(), &shown);
     let Some(needs) = rights::needs(&call) else {
         return refusal(&Status::unimplemented(format!("there is no call {call}")));
@@ -145,7 +153,7 @@ async fn admitted(State(guard): State<Guard>, mut request: Request, next: Next) 
     let decided = caller.and_then(|caller| match rights::decide(&caller, needs) {
         Ok(()) => Ok(caller),
         Err(denial) => {
-            let why = of_denial(denial);
+            let why = of_denial(denial, &shown);
             guard.told(&caller, &call, &from, &why);
             Err(why)
         }

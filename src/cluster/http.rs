@@ -15,7 +15,7 @@ use std::sync::{Arc, LazyLock};
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{RawPathParams, RawQuery, Request};
-use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, ORIGIN, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -27,6 +27,7 @@ use gristmill_proto::v1::put_request::Part;
 use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, MethodDescriptor, SerializeOptions};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::client::Grpc;
@@ -37,6 +38,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::data::PIECE;
+use super::listener::bounds;
 use super::raw::Raw;
 use super::wire::Shown;
 use routes::{Answer, ROUTES, Route};
@@ -93,6 +95,7 @@ async fn answered(
     request: Request,
 ) -> Result<Response, Status> {
     from_here(&request)?;
+    as_it_is(request.headers())?;
     let events = request.headers().get(ACCEPT).is_some_and(|accept| accept.as_bytes() == b"text/event-stream");
     let (head, body) = request.into_parts();
     let (fields, file) =
@@ -133,7 +136,7 @@ fn inward<T>(head: &Parts, message: T) -> tonic::Request<T> {
         }
     }
     if let Some(shown) = head.extensions.get::<Shown>() {
-        request.extensions_mut().insert(shown.clone());
+        request.extensions_mut().insert(*shown);
     }
     request
 }
@@ -153,6 +156,16 @@ fn from_here(request: &Request) -> Result<(), Status> {
     ))
 }
 
+/// Refuses bodies that would have to be decompressed first: they are neither taken for what they are not, nor do they grow.
+fn as_it_is(headers: &HeaderMap) -> Result<(), Status> {
+    match headers.get(CONTENT_ENCODING) {
+        Some(how) if !how.as_bytes().eq_ignore_ascii_case(b"identity") => Err(Status::invalid_argument(
+            "bodies are taken as they are, without the header Content-Encoding; send this one not compressed",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The messages of a file that comes in: how it is called, its bytes, and what they must come to. One that breaks off has
 /// no such end and is not kept.
 fn upload(begin: Bytes, file: Body) -> impl Stream<Item = Bytes> + Send + 'static {
@@ -163,7 +176,13 @@ fn upload(begin: Bytes, file: Body) -> impl Stream<Item = Bytes> + Send + 'stati
         let mut sent = send.send(put(Part::Begin(begin))).await;
         let (mut bytes, mut crc32c) = (0, 0);
         let mut data = file.into_data_stream();
-        while let Some(piece) = data.next().await {
+        loop {
+            let piece = tokio::select! {
+                piece = data.next() => piece,
+                // Who waited for it has given up.
+                () = send.closed() => return,
+            };
+            let Some(piece) = piece else { break };
             let Ok(mut piece) = piece else { return };
             while !piece.is_empty() {
                 let content = piece.split_to(piece.len().min(PIECE));
@@ -244,7 +263,9 @@ async fn body(headers: &HeaderMap, body: Body) -> Result<Map<String, Value>, Sta
         return Err(Status::invalid_argument(what));
     }
     let most = |_| Status::resource_exhausted(format!("the body has more than {MAX_BODY_BYTES} bytes, or ended early"));
-    let bytes = to_bytes(body, MAX_BODY_BYTES).await.map_err(most)?;
+    let within = bounds().body;
+    let late = |_| Status::cancelled(format!("the body was not there after {within:?}; send it at once"));
+    let bytes = timeout(within, to_bytes(body, MAX_BODY_BYTES)).await.map_err(late)?.map_err(most)?;
     if bytes.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
@@ -301,7 +322,7 @@ fn error(status: &Status) -> Value {
 }
 
 /// The HTTP status of each code, as in google/rpc/code.proto.
-fn refusal(status: &Status) -> Response {
+pub(super) fn refusal(status: &Status) -> Response {
     let code = match status.code() {
         Code::Ok => StatusCode::OK,
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,

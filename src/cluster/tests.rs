@@ -56,7 +56,7 @@ async fn puppet() -> Peer {
 }
 
 async fn puppet_at(address: &str) -> Peer {
-    let listener = Listener::bind(address, Wire::Loopback).await.unwrap();
+    let listener = Listener::bind(address, Wire::LOOPBACK).await.unwrap();
     let address = listener.address();
     tokio::spawn(listener.serve(Routes::new(peers::service(Puppet)), pending()));
     peer(address)
@@ -185,7 +185,7 @@ async fn calls_go_on_beside_streams_that_are_stuck() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn serving_ends_although_somebody_still_waits() {
-    let listener = Listener::bind("127.0.0.1:0", Wire::Loopback).await.unwrap();
+    let listener = Listener::bind("127.0.0.1:0", Wire::LOOPBACK).await.unwrap();
     let to = peer(listener.address());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let services = Routes::new(peers::service(Puppet));
@@ -194,7 +194,7 @@ async fn serving_ends_although_somebody_still_waits() {
     let waiting = tokio::spawn(transport.call(&to, "never".into(), SOON));
     assert_eq!(transport.call(&to, "echo".into(), SOON).await, Ok("echo".into()));
     stop.send(()).unwrap();
-    timeout(SOON, served).await.unwrap().unwrap().unwrap();
+    timeout(SOON, served).await.unwrap().unwrap();
     assert!(matches!(waiting.await.unwrap(), Err(Error::Unknown(_))));
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rustix::process::Signal;
 
+use crate::cluster::nodes::{logged_in, users};
 use crate::process::Process;
 use crate::program::{Folder, until};
 
@@ -126,7 +127,11 @@ fn a_node_has_its_folder_for_itself_and_an_address_that_can_be_reached() {
     let refusals = [
         ("worker --data data --masters 127.0.0.1:1", "another process runs a node on data; end that one first"),
         ("master --data m --listen 0.0.0.0:0 --insecure", "tell with --advertise HOST:PORT"),
-        ("master --data m --listen 127.0.0.1:0 --peers 127.0.0.1:1,127.0.0.1:2", "does not name this master"),
+        (
+            "master --data m --no-login --listen 127.0.0.1:0 --peers 127.0.0.1:1,127.0.0.1:2",
+            "does not name this master",
+        ),
+        ("master --data m --listen 127.0.0.1:0 --peers 127.0.0.1:1,127.0.0.1:2", "--node-secret"),
         ("master --data m --join 127.0.0.1:1 --peers 127.0.0.1:1", "cannot be used with"),
     ];
     for (arguments, told) in refusals {
@@ -135,12 +140,14 @@ fn a_node_has_its_folder_for_itself_and_an_address_that_can_be_reached() {
         assert_ne!(refused.ended(), Some(0), "{arguments}");
     }
     let dead = folder.file("other/store/.gristmill-tmp/dead", "half of an obj");
-    let arguments = "serve --data other --listen 0.0.0.0:0 --advertise localhost:0 --insecure";
-    let mut other = Process::start(&folder, "other", arguments);
+    let users = users(&folder);
+    let arguments = format!("serve --data other --listen 0.0.0.0:0 --advertise localhost:0 --insecure{users}");
+    let mut other = Process::start(&folder, "other", &arguments);
     other.says("serve at localhost:");
     assert!(!dead.exists(), "what a writer left that died");
     folder.file("other/store/in/a.txt", "corn and rye\n");
     let at = other.ready();
+    logged_in(&folder, &format!("--at {at}"));
     assert_eq!(folder.run(&format!("submit wordcount in/ -o out --at {at}")).code, Some(0));
 }
 

@@ -196,8 +196,10 @@ fn every_command_has_help_with_an_example() {
     assert_eq!(names, all.into_iter().chain(scripts).collect::<Vec<_>>());
     assert!(apps.lines().all(|line| line.split_whitespace().count() > 3), "{apps}");
     let commands = ["", "run", "cat", "apps", "completions"].map(String::from).into_iter();
-    let raft = ["raft", "raft inspect", "raft members", "raft remove", "raft transfer"].map(String::from);
-    let commands = commands.chain(raft.into_iter().filter(|_| cfg!(feature = "cluster")));
+    let raft = ["raft", "raft inspect", "raft members", "raft remove", "raft transfer"];
+    let certs = ["certs", "certs init", "certs issue", "certs show"];
+    let nodes = raft.into_iter().chain(certs).map(String::from).filter(|_| cfg!(feature = "cluster"));
+    let commands = commands.chain(nodes);
     for command in commands.chain(names.iter().map(|name| format!("run {name}"))) {
         for flag in ["--help", "-h"] {
             let help = f.out(&format!("{command} {flag}"));

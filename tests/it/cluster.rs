@@ -13,7 +13,7 @@ mod chaos;
 mod figures;
 mod jobs;
 mod net;
-mod nodes;
+pub(crate) mod nodes;
 mod outputs;
 mod points;
 mod straggler;

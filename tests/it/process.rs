@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::program::{Folder, until};
+use crate::program::{Folder, tells_no_secret, until};
 
 /// How much of what it said is shown of a test that failed.
 const SHOWN: usize = 6000;
@@ -92,6 +92,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+        if !std::thread::panicking() {
+            tells_no_secret(&self.said());
+        }
         if std::thread::panicking() {
             let said = self.said();
             let from = (said.len().saturating_sub(SHOWN)..=said.len()).find(|at| said.is_char_boundary(*at));

@@ -197,8 +197,28 @@ pub(crate) fn until(what: &str, mut happened: impl FnMut() -> bool) {
     }
 }
 
+/// Passwords that tests give, and what tokens, keys and verifiers of passwords look like.
+const SECRETS: [&str; 8] = [
+    "the first password",
+    "the second password",
+    "the third password",
+    "$argon2",
+    "gmr_",
+    "gmt_",
+    "eyJ0eXAiOiJKV1Qi",
+    "PRIVATE KEY",
+];
+
+/// Of all that nodes say, and commands say on standard error, in every test: there is no secret in it.
+pub(crate) fn tells_no_secret(said: &str) {
+    for secret in SECRETS {
+        assert!(!said.contains(secret), "a secret was told, {secret}: {said}");
+    }
+}
+
 pub(crate) fn ended(output: Output) -> Ended {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    tells_no_secret(&text(&output.stderr));
     Ended { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
 }
 

@@ -192,7 +192,7 @@ fn options() -> Options {
 async fn serve() -> Result<(), Box<dyn Error>> {
     let (data, socket) = (flag("--data").expect("--data"), flag("--socket").expect("--socket"));
     let options = options();
-    let listener = Listener::bind(&flag("--listen").expect("--listen"), Wire::Loopback).await?;
+    let listener = Listener::bind(&flag("--listen").expect("--listen"), Wire::LOOPBACK).await?;
     let address = listener.address().to_string();
     let channels = Channels::new(Connector::new(options.election_min));
     let transport = transport::Transport::new(channels.clone());
@@ -217,7 +217,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         client.add(CLUSTER, &Peer { id, address }).await?;
         println!("joined");
     }
-    Ok(serving.await??)
+    Ok(serving.await?)
 }
 
 fn main() -> ExitCode {

@@ -252,8 +252,10 @@ pub enum Needs {
     Self_(Right),
     /// To be a master.
     Master,
-    /// To be a worker, or a master.
+    /// To be a worker.
     Worker,
+    /// To be one of both.
+    Node,
     /// To be a master, or the right.
     MasterOr(Right),
 }
@@ -267,10 +269,12 @@ pub enum Denial {
     Password,
     /// It takes this right; for what is another's the second one, if there is one.
     Right(Right, Option<Right>),
-    /// It is for nodes alone: for masters, or for workers too.
+    /// It is for nodes alone: these.
     Nodes {
-        /// Not even workers.
+        /// For masters.
         masters: bool,
+        /// For workers.
+        workers: bool,
     },
 }
 
@@ -281,8 +285,9 @@ impl fmt::Display for Denial {
             Self::Password => f.write_str("the password must be changed first"),
             Self::Right(right, None) => write!(f, "it takes the right {}", right.name()),
             Self::Right(own, Some(any)) => write!(f, "it takes the right {}, or {}", own.name(), any.name()),
-            Self::Nodes { masters: true } => f.write_str("this is answered to masters alone"),
-            Self::Nodes { masters: false } => f.write_str("this is answered to nodes of the cluster alone"),
+            Self::Nodes { masters: true, workers: false } => f.write_str("this is answered to masters alone"),
+            Self::Nodes { masters: false, .. } => f.write_str("this is answered to workers alone"),
+            Self::Nodes { .. } => f.write_str("this is answered to masters and workers alone"),
         }
     }
 }
@@ -298,9 +303,9 @@ pub fn decide(caller: &Caller, needs: Needs) -> Result<(), Denial> {
         Caller::User(_) => Err(Denial::Right(wanted[0], wanted.get(1).copied())),
         Caller::Node { .. } | Caller::Nobody => Err(Denial::Unknown),
     };
-    let node = |masters: bool| match caller {
-        Caller::Node { master, worker } if *master || (*worker && !masters) => Ok(()),
-        _ => Err(Denial::Nodes { masters }),
+    let node = |masters: bool, workers: bool| match caller {
+        Caller::Node { master, worker } if (*master && masters) || (*worker && workers) => Ok(()),
+        _ => Err(Denial::Nodes { masters, workers }),
     };
     match needs {
         Needs::Nothing => Ok(()),
@@ -308,8 +313,9 @@ pub fn decide(caller: &Caller, needs: Needs) -> Result<(), Denial> {
         Needs::Token | Needs::Self_(_) => Err(Denial::Unknown),
         Needs::Right(right) => rights(&[right]),
         Needs::Own(own, any) => rights(&[own, any]),
-        Needs::Master => node(true),
-        Needs::Worker => node(false),
-        Needs::MasterOr(right) => node(true).or_else(|_| rights(&[right])),
+        Needs::Master => node(true, false),
+        Needs::Worker => node(false, true),
+        Needs::Node => node(true, true),
+        Needs::MasterOr(right) => node(true, false).or_else(|_| rights(&[right])),
     }
 }

@@ -3,19 +3,26 @@
 //! An object is a file. It is written under a hidden name and linked to its own, which fails where that exists. Hidden
 //! files are locked while their writer lives; [`Folder::clean`] removes those that nobody holds. Outputs are published by
 //! renaming a folder. The file system must keep hard links, exclusive renames and locks, as local ones and NFS 4 do.
+//!
+//! Symbolic links below the folder are no objects: they are not listed, and no call follows one ([`beneath`]). The folder
+//! itself may be reached by links.
 
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the store is files here")]
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, Stat, fstat, linkat, openat, renameat_with, statat,
+    unlinkat,
+};
 
-use super::{Error, Kind, Meta, Name, PAGE, Page, Publish, Store, Version};
+use super::{Error, Kind, Meta, Name, PAGE, Page, Publish, Store, Version, beneath};
 use crate::scratch::Mapping;
 
 /// Where files lie before they have their name.
@@ -41,31 +48,43 @@ impl Folder {
     /// # Errors
     /// When the folder cannot be read.
     pub fn clean(&self) -> Result<(), Error> {
-        let entries = match fs::read_dir(self.root.join(HIDDEN)) {
+        let fail = |e| failed("list", HIDDEN, e);
+        let folder = match beneath::at(&self.root().map_err(fail)?, HIDDEN, LISTED) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(|e| failed("list", HIDDEN, e))?,
+            folder => folder.map_err(fail)?,
         };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+        for entry in Dir::read_from(&folder).map_err(|e| fail(e.into()))?.flatten() {
+            let opened = openat(&folder, entry.file_name(), ALONE, Mode::empty());
+            if opened.is_ok_and(|file| File::from(file).try_lock().is_ok()) {
                 // If it cannot be removed it does no harm: nobody reads there.
-                let _ = fs::remove_file(&path);
+                let _ = unlinkat(&folder, entry.file_name(), AtFlags::empty());
             }
         }
         Ok(())
     }
 
-    fn path(&self, name: &Name) -> Result<PathBuf, Error> {
+    fn root(&self) -> io::Result<OwnedFd> {
+        beneath::root(&self.root)
+    }
+
+    /// What is known of the file or folder of this name.
+    fn stat(&self, name: &Name) -> io::Result<Stat> {
+        Ok(fstat(beneath::at(&self.root()?, name.as_str(), OFlags::PATH)?)?)
+    }
+
+    /// Refuses names that the store keeps for itself.
+    fn free(name: &Name) -> Result<(), Error> {
         if name.as_str() == HIDDEN || name.as_str().starts_with(&format!("{HIDDEN}/")) {
             return Err(Error::new(Kind::Denied, format!("{name}: the store keeps that name for itself")));
         }
-        Ok(self.root.join(name.as_str()))
+        Ok(())
     }
 
     /// A hidden file of these bytes, locked.
     fn hidden(&self, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
         let folder = self.root.join(HIDDEN);
-        fs::create_dir_all(&folder)?;
+        fs::create_dir_all(&self.root)?;
+        beneath::made_above(&self.root()?, &format!("{HIDDEN}/"))?;
         for _ in 0..TRIES {
             let mut builder = tempfile::Builder::new();
             let mut file = builder.permissions(readable()).tempfile_in(&folder)?;
@@ -83,62 +102,79 @@ impl Folder {
         Err(io::Error::other("others remove new files again and again"))
     }
 
-    /// Gives `path` to the file of another name. The folders above may go while we come: others remove empty ones.
-    fn link(&self, from: &Path, path: &Path) -> io::Result<()> {
-        let above = path.parent().unwrap_or(&self.root);
+    /// Gives `name` to the file of another name. The folders above may go while we come: others remove empty ones.
+    fn link(&self, (folder, from): (BorrowedFd<'_>, &Path), name: &Name) -> io::Result<()> {
+        let (root, last) = (self.root()?, beneath::split(name.as_str()).1);
         for _ in 0..TRIES {
-            // Where one of the folders is an object, the system says that it exists.
-            fs::create_dir_all(above).map_err(|e| match e.kind() {
-                ErrorKind::AlreadyExists => ErrorKind::NotADirectory.into(),
-                _ => e,
-            })?;
-            match fs::hard_link(from, path) {
-                Err(e) if e.kind() == ErrorKind::NotFound && from.exists() => {}
-                Ok(()) if self.sync => return sync_folder(above),
+            let linked = beneath::made_above(&root, name.as_str()).and_then(|above| {
+                linkat(folder, from, &above, last, AtFlags::empty())?;
+                if self.sync { sync_folder(&above) } else { Ok(()) }
+            });
+            match linked {
+                Err(e) if e.kind() == ErrorKind::NotFound && is_there(folder, from) => {}
                 done => return done,
             }
         }
         Err(io::Error::other("others remove its folder again and again"))
     }
 
-    fn walk(&self, below: &str, prefix: &str, found: &mut Vec<(Name, Meta)>) -> io::Result<()> {
-        let entries = match fs::read_dir(self.root.join(below)) {
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
-            entries => entries?,
-        };
-        for entry in entries {
+    /// Adds all objects of a folder, which is called `below`, whose names begin with `prefix`.
+    fn walk(&self, folder: &OwnedFd, below: &str, prefix: &str, found: &mut Vec<(Name, Meta)>) -> io::Result<()> {
+        for entry in Dir::read_from(folder)? {
             let entry = entry?;
             // What cannot be named is no object.
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            let name = if below.is_empty() { name } else { format!("{below}/{name}") };
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            let last = name;
+            let name = if below.is_empty() { name.to_string() } else { format!("{below}/{name}") };
             let within = name.starts_with(prefix) || prefix.starts_with(&format!("{name}/"));
             let (true, Ok(named)) = (within && name != HIDDEN, Name::new(name.as_str())) else { continue };
-            match fs::metadata(entry.path()) {
-                Ok(meta) if meta.is_dir() => self.walk(&name, prefix, found)?,
-                Ok(meta) if name.starts_with(prefix) => found.push((named, meta_of(&meta))),
-                Ok(_) => {}
-                // Deleted since, or a link that leads nowhere.
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
+            match statat(folder, last, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+                    FileType::Directory => match openat(folder, last, LISTED | ALONE, Mode::empty()) {
+                        Ok(folder) => self.walk(&folder, &name, prefix, found)?,
+                        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
+                        Err(e) => return Err(e.into()),
+                    },
+                    FileType::Symlink => {}
+                    _ if name.starts_with(prefix) => found.push((named, meta_of(&stat))),
+                    _ => {}
+                },
+                // Deleted since.
+                Err(rustix::io::Errno::NOENT) => {}
+                Err(e) => return Err(e.into()),
             }
         }
         Ok(())
     }
 }
 
+/// A folder whose entries are read.
+const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// What an entry of a folder is itself, whatever that is.
+const ALONE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
 fn readable() -> fs::Permissions {
     std::os::unix::fs::PermissionsExt::from_mode(0o644)
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path).and_then(|folder| folder.sync_all())
+/// Makes what was done in a folder survive a loss of power.
+fn sync_folder(folder: &OwnedFd) -> io::Result<()> {
+    File::from(openat(folder, ".", LISTED, Mode::empty())?).sync_all()
 }
 
-fn meta_of(meta: &fs::Metadata) -> Meta {
-    let version = format!("{:x}-{:x}-{:x}.{:x}", meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec());
-    let seconds = u64::try_from(meta.mtime()).unwrap_or(0);
-    let modified_ms = seconds.saturating_mul(1000) + u64::try_from(meta.mtime_nsec()).unwrap_or(0) / 1_000_000;
-    Meta { len: meta.len(), version: Version(version), modified_ms }
+fn is_there(folder: BorrowedFd<'_>, path: &Path) -> bool {
+    statat(folder, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
+fn is_folder(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode).is_dir()
+}
+
+fn meta_of(stat: &Stat) -> Meta {
+    let version = format!("{:x}-{:x}-{:x}.{:x}", stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+    let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
+    let modified_ms = seconds.saturating_mul(1000) + stat.st_mtime_nsec as u64 / 1_000_000;
+    Meta { len: stat.st_size as u64, version: Version(version), modified_ms }
 }
 
 fn failed(action: &str, name: impl std::fmt::Display, e: io::Error) -> Error {
@@ -156,6 +192,11 @@ fn failed(action: &str, name: impl std::fmt::Display, e: io::Error) -> Error {
         (ErrorKind::StorageFull | ErrorKind::QuotaExceeded, _) => {
             (Kind::Retryable, format!("{e}; free space in the store"))
         }
+        (_, Some(libc::ELOOP)) => {
+            // To who looks, a link is nothing; who would write there hears why it cannot be.
+            let kind = if matches!(action, "look up" | "read") { Kind::NotFound } else { Kind::Denied };
+            (kind, "a symbolic link is on the way, and a store follows none; put the file itself there".into())
+        }
         (_, Some(libc::EIO)) => (Kind::Retryable, format!("{e}; check the store's disk")),
         _ => (Kind::Retryable, e.to_string()),
     };
@@ -164,65 +205,74 @@ fn failed(action: &str, name: impl std::fmt::Display, e: io::Error) -> Error {
 
 impl Store for Folder {
     async fn head(&self, name: &Name) -> Result<Meta, Error> {
-        let meta = fs::metadata(self.path(name)?).map_err(|e| failed("look up", name, e))?;
-        match meta.is_dir() {
+        Self::free(name)?;
+        let stat = self.stat(name).map_err(|e| failed("look up", name, e))?;
+        match is_folder(&stat) {
             true => Err(failed("look up", name, ErrorKind::NotFound.into())),
-            false => Ok(meta_of(&meta)),
+            false => Ok(meta_of(&stat)),
         }
     }
 
     async fn get(&self, name: &Name, range: Range<u64>) -> Result<Vec<u8>, Error> {
         let read = || {
-            let file = File::open(self.path(name).map_err(io::Error::other)?)?;
+            let file = File::from(beneath::at(&self.root()?, name.as_str(), OFlags::RDONLY)?);
             let end = range.end.min(file.metadata()?.len());
             let mut bytes = vec![0; end.saturating_sub(range.start) as usize];
             file.read_exact_at(&mut bytes, range.start)?;
             Ok(bytes)
         };
-        self.path(name)?;
+        Self::free(name)?;
         read().map_err(|e| failed("read", name, e))
     }
 
     async fn put(&self, name: &Name, bytes: Arc<dyn Mapping>) -> Result<(), Error> {
-        let path = self.path(name)?;
+        Self::free(name)?;
         // Before all bytes are written for nothing.
-        if path.exists() {
-            return Err(failed("put", name, ErrorKind::AlreadyExists.into()));
+        match self.stat(name) {
+            Ok(_) => return Err(failed("put", name, ErrorKind::AlreadyExists.into())),
+            Err(e) if beneath::is_link(&e) => return Err(failed("put", name, e)),
+            Err(_) => {}
         }
         let hidden = self.hidden(bytes.bytes()).map_err(|e| failed("put", name, e))?;
-        self.link(hidden.path(), &path).map_err(|e| failed("put", name, e))
+        self.link((CWD, hidden.path()), name).map_err(|e| failed("put", name, e))
     }
 
     async fn replace(&self, name: &Name, version: &Version, bytes: Arc<dyn Mapping>) -> Result<(), Error> {
-        let path = self.path(name)?;
+        Self::free(name)?;
         let changed = || Error::new(Kind::Changed, format!("{name}: it has been changed or deleted meanwhile"));
-        let is_that = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta_of(&meta).version == *version);
-        if !is_that(&path) {
-            return Err(changed());
-        }
+        let is_that = |stat: &Stat| meta_of(stat).version == *version;
         let fail = |e| failed("replace", name, e);
+        match self.stat(name) {
+            Err(e) if beneath::is_link(&e) => return Err(fail(e)),
+            Ok(stat) if is_that(&stat) => {}
+            _ => return Err(changed()),
+        }
         let hidden = self.hidden(bytes.bytes()).map_err(fail)?;
-        let exchange = || match renameat_with(CWD, hidden.path(), CWD, &path, RenameFlags::EXCHANGE) {
+        let above = self.root().and_then(|root| beneath::above(&root, name.as_str())).map_err(|_| changed())?;
+        let last = beneath::split(name.as_str()).1;
+        let exchange = || match renameat_with(CWD, hidden.path(), &above, last, RenameFlags::EXCHANGE) {
             Err(rustix::io::Errno::NOENT) if hidden.path().exists() => Err(changed()),
             done => done.map_err(|e| fail(e.into())),
         };
         exchange()?;
         // What was there is hidden now, and goes with that name, unless it is something else.
-        if !is_that(hidden.path()) {
+        if !statat(CWD, hidden.path(), AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| is_that(&stat)) {
             exchange()?;
             return Err(changed());
         }
         if self.sync {
-            sync_folder(path.parent().unwrap_or(&self.root)).map_err(fail)?;
+            sync_folder(&above).map_err(fail)?;
         }
         Ok(())
     }
 
     async fn copy(&self, from: &Name, to: &Name) -> Result<(), Error> {
-        let (source, target) = (self.path(from)?, self.path(to)?);
+        Self::free(to)?;
         self.head(from).await?;
+        let fail = |e| failed("copy", format!("{from} to {to}"), e);
+        let source = self.root().and_then(|root| beneath::above(&root, from.as_str())).map_err(fail)?;
         // Objects are never written to again, so that two names may share one file.
-        self.link(&source, &target).map_err(|e| failed("copy", format!("{from} to {to}"), e))
+        self.link((source.as_fd(), Path::new(beneath::split(from.as_str()).1)), to).map_err(fail)
     }
 
     async fn list(&self, prefix: &str, after: Option<&Name>) -> Result<Page, Error> {
@@ -231,7 +281,16 @@ impl Store for Folder {
         if !below.is_empty() {
             Name::new(below)?;
         }
-        self.walk(below, prefix, &mut found).map_err(|e| failed("list", format!("'{prefix}'"), e))?;
+        let fail = |e| failed("list", format!("'{prefix}'"), e);
+        let root = self.root().map_err(fail)?;
+        let folder = match below {
+            "" => openat(&root, ".", LISTED, Mode::empty()).map_err(io::Error::from),
+            below => beneath::at(&root, below, LISTED),
+        };
+        match folder {
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) || beneath::is_link(&e) => {}
+            folder => folder.and_then(|folder| self.walk(&folder, below, prefix, &mut found)).map_err(fail)?,
+        }
         found.retain(|(name, _)| after.is_none_or(|after| name > after));
         // The order of names is not that of folders: `a-b` comes before `a/b`.
         found.sort_by(|a, b| a.0.cmp(&b.0));
@@ -241,21 +300,27 @@ impl Store for Folder {
     }
 
     async fn delete(&self, name: &Name, version: Option<&Version>) -> Result<(), Error> {
-        let path = self.path(name)?;
+        Self::free(name)?;
         if let Some(version) = version
             && !self.head(name).await.is_ok_and(|meta| meta.version == *version)
         {
             return Ok(());
         }
-        match fs::remove_file(&path) {
+        let removed = |root: &OwnedFd, name: &str, flags| -> io::Result<()> {
+            Ok(unlinkat(beneath::above(root, name)?, beneath::split(name).1, flags)?)
+        };
+        let fail = |e| failed("delete", name, e);
+        let root = self.root().map_err(fail)?;
+        match removed(&root, name.as_str(), AtFlags::empty()) {
             Ok(()) => {
                 // The folders above, as far as they are empty.
-                let above = path.ancestors().skip(1).take_while(|folder| *folder != self.root);
-                above.map_while(|folder| fs::remove_dir(folder).ok()).for_each(drop);
+                let above = std::iter::successors(Some(name.as_str()), |name| Some(beneath::split(name).0));
+                let above = above.skip(1).take_while(|folder| !folder.is_empty());
+                above.map_while(|folder| removed(&root, folder, AtFlags::REMOVEDIR).ok()).for_each(drop);
                 Ok(())
             }
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
-            Err(e) => Err(failed("delete", name, e)),
+            Err(e) => Err(fail(e)),
         }
     }
 
@@ -264,33 +329,38 @@ impl Store for Folder {
     }
 
     async fn rename(&self, from: &Name, to: &Name, exchange: bool) -> Result<(), Error> {
-        let (source, target) = (self.path(from)?, self.path(to)?);
+        Self::free(from).and_then(|()| Self::free(to))?;
         let fail = |e| failed("rename", format!("{from} to {to}"), e);
-        if fs::symlink_metadata(&source).map_err(fail)?.is_file() {
+        let root = self.root().map_err(fail)?;
+        let source = beneath::at(&root, from.as_str(), OFlags::PATH).map_err(fail)?;
+        if !is_folder(&fstat(&source).map_err(|e| fail(e.into()))?) {
             return Err(fail(ErrorKind::NotFound.into()));
         }
         if self.sync {
             sync_folder(&source).map_err(fail)?;
         }
-        let above = target.parent().unwrap_or(&self.root);
-        fs::create_dir_all(above).map_err(fail)?;
-        let swaps = exchange && fs::symlink_metadata(&target).is_ok_and(|meta| meta.is_dir());
+        let source = beneath::above(&root, from.as_str()).map_err(fail)?;
+        let target = beneath::made_above(&root, to.as_str()).map_err(fail)?;
+        let (first, last) = (beneath::split(from.as_str()).1, beneath::split(to.as_str()).1);
+        let there = statat(&target, last, AtFlags::SYMLINK_NOFOLLOW);
+        let swaps = exchange && there.is_ok_and(|stat| is_folder(&stat));
         let flags = if swaps { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
-        renameat_with(CWD, &source, CWD, &target, flags).map_err(|e| match e {
+        renameat_with(&source, first, &target, last, flags).map_err(|e| match e {
             // What was there went in between.
-            rustix::io::Errno::NOENT if swaps && source.exists() => {
+            rustix::io::Errno::NOENT if swaps && is_there(source.as_fd(), Path::new(first)) => {
                 Error::new(Kind::Retryable, format!("cannot rename {from} to {to}: that went meanwhile"))
             }
             e => fail(e.into()),
         })?;
         if self.sync {
-            sync_folder(above).map_err(fail)?;
+            sync_folder(&target).map_err(fail)?;
         }
         Ok(())
     }
 
     fn local_path(&self, name: &Name) -> Option<PathBuf> {
-        self.path(name).ok()
+        // Whether a link is on the way is asked by whoever asks what is known of it, which comes first.
+        Self::free(name).ok().map(|()| self.root.join(name.as_str()))
     }
 }
 
@@ -308,5 +378,54 @@ mod tests {
         fs::write(&dead, "y").unwrap();
         store.clean().unwrap();
         assert!(living.path().exists() && !dead.exists());
+    }
+
+    /// Whoever can put links into the folder reads, writes and removes nothing outside by way of the store.
+    #[test]
+    fn links_lead_nowhere() {
+        use std::os::unix::fs::symlink;
+
+        use super::super::conformance::now;
+        let (inner, outer) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(outer.path().join("secret"), "s").unwrap();
+        fs::create_dir(outer.path().join("folder")).unwrap();
+        symlink(inner.path(), outer.path().join("store")).unwrap();
+        let store = Folder::new(outer.path().join("store"), true);
+        symlink(outer.path(), inner.path().join("out")).unwrap();
+        symlink(outer.path().join("secret"), inner.path().join("leak")).unwrap();
+        symlink("in", inner.path().join("within")).unwrap();
+        let name = |name: &str| Name::new(name).unwrap();
+        let bytes = || Arc::new(b"new".to_vec());
+        now(store.put(&name("in/file"), bytes())).unwrap();
+        let denied = |done: Result<(), Error>| assert_eq!(done.unwrap_err().kind, Kind::Denied);
+        let absent = |done: Result<(), Error>| assert_eq!(done.unwrap_err().kind, Kind::NotFound);
+        for link in ["out/secret", "leak", "within/file"] {
+            absent(now(store.head(&name(link))).map(drop));
+            absent(now(store.get(&name(link), 0..1)).map(drop));
+            absent(now(store.copy(&name(link), &name("copied"))));
+            denied(now(store.put(&name(link), bytes())));
+            denied(now(store.replace(&name(link), &Version("x".into()), bytes())));
+        }
+        denied(now(store.put(&name("out/new/file"), bytes())));
+        denied(now(store.copy(&name("in/file"), &name("out/copied"))));
+        denied(now(store.delete(&name("out/secret"), None)));
+        denied(now(store.rename(&name("out/folder"), &name("moved"), false)));
+        denied(now(store.rename(&name("in"), &name("out/moved"), false)));
+        denied(now(store.rename(&name("out"), &name("moved"), false)));
+        for prefix in ["", "out/", "leak", "within/"] {
+            let found = now(store.list(prefix, None)).unwrap().objects;
+            assert!(found.iter().all(|(name, _)| name.as_str() == "in/file"), "{prefix}: {found:?}");
+        }
+        // A link goes itself, and nothing behind it.
+        now(store.delete(&name("leak"), None)).unwrap();
+        let mut left: Vec<_> = fs::read_dir(outer.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["folder", "secret", "store"]);
+        // Nor do hidden files lie elsewhere.
+        fs::remove_dir_all(inner.path().join(HIDDEN)).unwrap();
+        symlink(outer.path(), inner.path().join(HIDDEN)).unwrap();
+        denied(store.clean());
+        denied(now(store.put(&name("b"), bytes())));
+        assert_eq!(fs::read(outer.path().join("secret")).unwrap(), b"s");
     }
 }

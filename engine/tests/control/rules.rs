@@ -7,7 +7,6 @@ use gristmill_engine::control::job::JobState;
 use gristmill_engine::control::master::{Effect, Input, Master, Now, Proposed};
 use gristmill_engine::control::state::State;
 use gristmill_proto::internal::v1 as wire;
-use gristmill_proto::v1::Quota;
 use gristmill_proto::v1::job_error::Reason;
 use wire::command::Action;
 use wire::failure::Cause;
@@ -562,41 +561,4 @@ fn the_leaders_view_of_a_job_counts_what_runs() {
     let maps = world.master.status(job).unwrap().maps.unwrap();
     assert_eq!((maps.total, maps.running, maps.done), (6, 4, 0));
     assert!(world.now < Duration::from_secs(1));
-}
-
-#[test]
-fn a_user_has_no_more_attempts_at_a_time_than_the_quota_says() {
-    let mut world = World::new(2, 4);
-    let record = |name: &str, cores| wire::UserRecord {
-        name: name.into(),
-        quota: Some(Quota { cores, ..Quota::default() }),
-        ..Default::default()
-    };
-    for (name, cores) in [("ann", 3), ("bob", 0)] {
-        let add = wire::AddUser { user: Some(record(name, cores)), ..Default::default() };
-        world.commit("system", Action::AddUser(add));
-    }
-    (0..2).for_each(|worker| world.step(worker));
-    world.job("out", "maps=8 parts=1");
-    settle(&mut world);
-    let running = |world: &World| world.workers.iter().map(|worker| worker.tasks.len()).sum::<usize>();
-    assert_eq!(running(&world), 3);
-    world.accepted("bob", "other", spec("other", "maps=9 parts=1"));
-    settle(&mut world);
-    (0..2).for_each(|worker| world.step(worker));
-    assert_eq!(running(&world), 8, "others have what is left");
-    let of = |world: &World, user: &str| {
-        let job = |job: u64| world.state().job(job).is_some_and(|job| &*job.principal == user);
-        world.workers.iter().flat_map(|w| w.tasks.values()).filter(|r| job(r.task.job)).count()
-    };
-    let mut most = 0;
-    for _ in 0..6 {
-        world.finish(0, 0);
-        world.step(0);
-        settle(&mut world);
-        (0..2).for_each(|worker| world.step(worker));
-        assert!(of(&world, "ann") <= 3);
-        most = most.max(of(&world, "ann"));
-    }
-    assert_eq!(most, 3, "what ends makes room for another");
 }

@@ -15,7 +15,9 @@ use super::bearer::{self, Bearer, Client};
 use super::context::Contexts;
 use crate::cluster::channels::{Channels, Lane};
 use crate::cluster::connector::Connector;
-use crate::cluster::wire::{Files, Tls, Wire};
+use crate::cluster::roles::Roles;
+use crate::cluster::tls::{Files, Tls};
+use crate::cluster::wire::Wire;
 
 /// Where a cluster is when nothing else is said.
 const HERE: &str = "127.0.0.1:7070";
@@ -72,11 +74,11 @@ impl Secured {
         let own = self.tls_cert.clone().zip(self.tls_key.clone());
         match self.tls_ca.clone() {
             Some(authority) => {
-                let tls = Tls::load(&Files { authority, own }).map_err(|e| Failure::Usage(e.to_string()))?;
-                Ok(Wire::Tls(tls))
+                let tls = Tls::load(&Files { authority, own, roles: Roles::NONE });
+                tls.map(Wire::Tls).map_err(|e| Failure::Usage(e.to_string()))
             }
-            None if self.insecure => Ok(Wire::Insecure),
-            None => Ok(Wire::Loopback),
+            None if self.insecure => Ok(Wire::INSECURE),
+            None => Ok(Wire::LOOPBACK),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `serve`, `master` and `worker`: nodes of a cluster, until a signal.
 
 mod accounts;
+mod secret;
 
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
@@ -16,8 +17,10 @@ use super::super::failure::Failure;
 use super::super::sizes::Size;
 use super::super::{memory, say};
 use crate::cluster::boot::{self, Common, MasterPart, WorkerPart};
+use crate::cluster::roles::Roles;
 use crate::cluster::store::Location;
-use crate::cluster::wire::{Files, Tls, Wire};
+use crate::cluster::tls::{Files, Tls};
+use crate::cluster::wire::{Plain, Wire};
 
 fn node(name: &'static str, listen: &'static str) -> Command {
     Command::new(name)
@@ -57,21 +60,39 @@ fn node(name: &'static str, listen: &'static str) -> Command {
                 .conflicts_with("tls-ca")
                 .help("Allow plain connections to other machines: anybody between can read and change them"),
         )
+        .arg(
+            Arg::new("node-secret")
+                .long("node-secret")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .value_hint(ValueHint::FilePath)
+                .conflicts_with("tls-ca")
+                .help(
+                    "What nodes prove to each other where they have no certificates: the same file for all; by default the first \
+                     master makes 'node-secret' in its own folder",
+                ),
+        )
 }
 
 const TLS: [&str; 3] = [
     "Serve and connect with TLS: the authority that signed the certificates of all nodes, in PEM",
-    "This node's certificate, in PEM, with the names and addresses by which others reach it",
+    "This node's certificate, in PEM, with the names and addresses by which others reach it and its role: see certs",
     "The certificate's private key, in PEM",
 ];
 
-/// How the flags of a node say that connections are made.
-fn wire(of: &ArgMatches) -> Result<Wire, Failure> {
+/// How the flags of a node say that connections are made, which is what this command says.
+fn wire(role: &str, data: &Path, of: &ArgMatches) -> Result<Wire, Failure> {
     let file = |name| of.get_one::<PathBuf>(name).cloned();
     let Some(((authority, cert), key)) = file("tls-ca").zip(file("tls-cert")).zip(file("tls-key")) else {
-        return Ok(if of.get_flag("insecure") { Wire::Insecure } else { Wire::Loopback });
+        let nodes = secret::proof(role, data, of)?;
+        return Ok(Wire::Plain(Plain { beyond: of.get_flag("insecure"), nodes }));
     };
-    let tls = Tls::load(&Files { authority, own: Some((cert, key)) });
+    let roles = match role {
+        "master" => Roles::MASTER,
+        "worker" => Roles::WORKER,
+        _ => Roles::BOTH,
+    };
+    let tls = Tls::load(&Files { authority, own: Some((cert, key)), roles });
     tls.map(Wire::Tls).map_err(|e| Failure::Usage(e.to_string()))
 }
 
@@ -167,7 +188,8 @@ pub(super) fn run(program: &str, role: &str, here: &[Entry], of: &ArgMatches) ->
     let store = of.get_one::<Location>("store").cloned().unwrap_or_else(|| Location::Folder(data.join("store")));
     let listen = of.get_one::<String>("listen").cloned().unwrap_or_default();
     let advertise = of.get_one::<String>("advertise").cloned();
-    let common = Common { data, store, listen: listen.clone(), advertise, wire: wire(of)? };
+    let wire = wire(role, &data, of)?;
+    let common = Common { data, store, listen: listen.clone(), advertise, wire };
     let text = |name| of.try_get_one::<String>(name).ok().flatten().cloned();
     let texts = |name| of.try_get_many::<String>(name).ok().flatten().into_iter().flatten().cloned().collect();
     let access = (role != "worker").then(|| accounts::access(of)).transpose()?;

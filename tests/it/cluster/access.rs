@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::api::{JSON, http};
-use super::nodes::{CLOCK, Node, logged_in, texts, users};
+use super::nodes::{CLOCK, Node, logged_in, secret, texts, users};
 use crate::program::{Folder, until};
 
 const PASSWORD: &str = "the third password";
@@ -108,8 +108,8 @@ async fn called(channel: &Channel, call: &str, token: &str) -> (Code, String) {
 }
 
 /// Of each call: who is let in, by the first letters of the roles admin, operator, reader and user, with 'x' for a user
-/// without one, and '*' for everybody, known or not; and what an empty message comes to then. Nodes' own calls let nobody
-/// in who has no certificate; here, where connections are plain, they cannot tell.
+/// without one, and '*' for everybody, known or not; and what an empty message comes to then. 'n': nodes alone, which have
+/// the cluster's secret.
 const TABLE: &[(&str, &str, Code)] = &[
     ("gristmill.v1.Jobs/Submit", "au", Code::InvalidArgument),
     ("gristmill.v1.Jobs/Get", "aoru", Code::NotFound),
@@ -159,26 +159,26 @@ const TABLE: &[(&str, &str, Code)] = &[
     ("gristmill.v1.Users/Policy", "a", Code::Ok),
     ("gristmill.v1.Users/SetPolicy", "a", Code::Ok),
     ("gristmill.v1.Users/Audit", "a", Code::Ok),
-    ("gristmill.internal.v1.Peer/Call", "*", Code::FailedPrecondition),
-    ("gristmill.internal.v1.Peer/Stream", "*", Code::FailedPrecondition),
-    ("gristmill.internal.v1.Admin/Status", "*", Code::Ok),
-    ("gristmill.internal.v1.Admin/Add", "*", Code::FailedPrecondition),
-    ("gristmill.internal.v1.Admin/Remove", "*", Code::NotFound),
-    ("gristmill.internal.v1.Admin/Transfer", "*", Code::FailedPrecondition),
-    ("gristmill.internal.v1.Masters/Level", "*", Code::Ok),
-    ("gristmill.internal.v1.Masters/ReadIndex", "*", Code::Ok),
-    ("gristmill.internal.v1.Masters/Audit", "*", Code::Ok),
-    ("gristmill.internal.v1.Workers/Register", "*", Code::Ok),
-    ("gristmill.internal.v1.Workers/Poll", "*", Code::Ok),
-    ("gristmill.internal.v1.Segments/Fetch", "*", Code::FailedPrecondition),
+    ("gristmill.internal.v1.Peer/Call", "n", Code::PermissionDenied),
+    ("gristmill.internal.v1.Peer/Stream", "n", Code::PermissionDenied),
+    ("gristmill.internal.v1.Admin/Status", "aoru", Code::Ok),
+    ("gristmill.internal.v1.Admin/Add", "ao", Code::FailedPrecondition),
+    ("gristmill.internal.v1.Admin/Remove", "ao", Code::NotFound),
+    ("gristmill.internal.v1.Admin/Transfer", "ao", Code::FailedPrecondition),
+    ("gristmill.internal.v1.Masters/Level", "n", Code::PermissionDenied),
+    ("gristmill.internal.v1.Masters/ReadIndex", "n", Code::PermissionDenied),
+    ("gristmill.internal.v1.Masters/Audit", "n", Code::PermissionDenied),
+    ("gristmill.internal.v1.Workers/Register", "n", Code::PermissionDenied),
+    ("gristmill.internal.v1.Workers/Poll", "n", Code::PermissionDenied),
+    ("gristmill.internal.v1.Segments/Fetch", "n", Code::PermissionDenied),
     ("grpc.health.v1.Health/Check", "*", Code::Ok),
-    ("grpc.health.v1.Health/List", "*", Code::Ok),
+    ("grpc.health.v1.Health/List", "*", Code::Unimplemented),
     ("grpc.health.v1.Health/Watch", "*", Code::Ok),
-    ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "*", Code::Ok),
+    ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "*", Code::InvalidArgument),
 ];
 
 /// Calls that wait, or that change what the next needs.
-const NOT_MADE: &[&str] = &["Access/Logout", "Workers/Poll", "Workers/Register", "Users/RotateKeys"];
+const NOT_MADE: &[&str] = &["Access/Logout", "Users/RotateKeys"];
 
 /// Calls that may be tried a few times only.
 const LIMITED: &[&str] = &["Access/Login", "Access/Register"];
@@ -245,7 +245,7 @@ async fn every_call_is_answered_to_those_alone_who_may() {
         for (token, why) in refused.iter().take(tries) {
             let (code, told) = called(&channel, call, token).await;
             match *letters {
-                "*" => assert_eq!(code, *answer, "{call}: {told}"),
+                "*" | "n" => assert_eq!(code, *answer, "{call}: {told}"),
                 _ => {
                     assert_eq!(code, Code::Unauthenticated, "{call} by {token}: {told}");
                     assert!(told.starts_with(why), "{call} by {token}: {told}");
@@ -318,7 +318,7 @@ fn every_route_is_guarded_as_its_call_is() {
     }
     assert!(routes > 40, "{routes}");
     let twice = format!("{}Authorization: Bearer {reader}\r\n", bearing(&reader));
-    assert_eq!(http(&node.address, "GET", "/v1/cluster", &twice, "").0, 401);
+    assert_eq!(http(&node.address, "GET", "/v1/cluster", &twice, "").0, 400);
 }
 
 #[test]
@@ -511,7 +511,7 @@ fn users_log_in_and_out_by_the_command_line() {
 #[test]
 fn revocations_hold_at_every_master_within_a_second() {
     let folder = Folder::new();
-    let flags = users(&folder);
+    let flags = users(&folder) + &secret(&folder);
     let first = Node::start(&folder, "master", "m1", &flags);
     let admin = logged_in(&folder, &format!("--at {}", first.address));
     let join = format!("{flags} --join {}", first.address);

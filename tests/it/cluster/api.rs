@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use gristmill::cluster::proto::v1::ListJobsRequest;
 use gristmill::cluster::proto::v1::jobs_client::JobsClient;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use serde_json::{Value, json};
 
 use super::nodes::{Node, logged_in, parts, run_local, texts, users};
@@ -198,14 +198,17 @@ async fn a_call_is_passed_on_once() {
     }
 }
 
-/// An authority, and certificates that it signed for nodes on this machine, as files of a folder.
+/// An authority, and certificates that it signed for nodes on this machine, as files of a folder: made elsewhere, as
+/// most are.
 fn certificates(folder: &Folder, authority: &str) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     folder.file(&format!("{authority}.pem"), issuer.pem());
     let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["127.0.0.1".into(), "localhost".into()]).unwrap();
+    let mut params = CertificateParams::new(vec!["127.0.0.1".into(), "localhost".into()]).unwrap();
+    let roles = ["gristmill://worker", "gristmill://master"].map(|role| SanType::URI(role.try_into().unwrap()));
+    params.subject_alt_names.extend(roles);
     let signed = params.signed_by(&key, &issuer).unwrap();
     folder.file(&format!("{authority}-node.pem"), signed.pem());
     folder.file(&format!("{authority}-node.key"), key.serialize_pem());

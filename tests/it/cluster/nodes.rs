@@ -201,6 +201,12 @@ pub(crate) fn users(folder: &Folder) -> String {
     " --admin-password-file first-password --password-cost 8KiB,1".to_string()
 }
 
+/// The flag of nodes that know each other by a secret.
+pub(crate) fn secret(folder: &Folder) -> String {
+    folder.file("nodes", "what nodes alone know\n");
+    " --node-secret nodes".to_string()
+}
+
 /// A token for machines of the first user of a cluster, who logs in and takes another password. Waits until there is one.
 pub(crate) fn logged_in(folder: &Folder, at: &str) -> String {
     let passwords = "the first password\nthe second password\n";
@@ -244,7 +250,8 @@ impl Cluster {
         let mut cluster = Self { masters: Vec::new(), workers: Vec::new(), folder, net, client };
         for n in 1..=masters {
             let join = cluster.masters.first().map(|first| format!("--join {}", first.address));
-            let users = if cluster.net.is_some() { users(&cluster.folder) } else { String::new() };
+            let users =
+                if cluster.net.is_some() { users(&cluster.folder) + &secret(&cluster.folder) } else { String::new() };
             let master = cluster.start("master", &format!("m{n}"), &format!("{}{users}", join.unwrap_or_default()));
             cluster.client.addresses.push(master.address.clone());
             cluster.masters.push(master);
@@ -255,7 +262,8 @@ impl Cluster {
         }
         for n in 1..=workers {
             let all = cluster.client.addresses.join(",");
-            let worker = format!("--masters {all} --name w{n} --slots 2 --memory 256MiB {more}");
+            let known = if cluster.net.is_some() { secret(&cluster.folder) } else { String::new() };
+            let worker = format!("--masters {all} --name w{n} --slots 2 --memory 256MiB {more}{known}");
             let worker = cluster.start("worker", &format!("w{n}"), &worker);
             cluster.workers.push(worker);
         }

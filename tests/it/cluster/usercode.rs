@@ -337,7 +337,8 @@ fn who_pushes_an_app_takes_nothing_from_who_submits_it() {
             files: files.iter().map(file).collect(),
             ..Default::default()
         };
-        let version = api::PushedApp { name: name.into(), version: 1, app: Some(app), pushed_ms: 1, ..Default::default() };
+        let version =
+            api::PushedApp { name: name.into(), version: 1, app: Some(app), pushed_ms: 1, ..Default::default() };
         cluster.folder.file(&format!("store/.gristmill/apps/named/{name}/0000000001"), version.encode_to_vec());
         let told = cluster.ask(&format!("submit {name} books/0.txt -o out/{name}"));
         assert!(told.code != Some(0) && told.err.contains(why), "{name}: {told:?}");
