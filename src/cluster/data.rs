@@ -55,6 +55,9 @@ const OURS: &str = ".gristmill";
 /// Pieces on their way to a client.
 pub(super) type Pieces = Pin<Box<dyn Stream<Item = Result<api::Chunk, Status>> + Send>>;
 
+/// Bytes below prefixes, and when they were counted.
+type Counted = BTreeMap<Arc<str>, (Instant, u64)>;
+
 /// The service.
 #[derive(Clone)]
 pub struct Data {
@@ -65,7 +68,7 @@ pub struct Data {
     /// Knows what users may store, and writes down what they do.
     node: MasterNode<World>,
     /// Bytes below prefixes of users with a quota, and when they were counted.
-    stored: Arc<Mutex<BTreeMap<Arc<str>, (Instant, u64)>>>,
+    stored: Arc<Mutex<Counted>>,
 }
 
 pub(super) fn status(e: Error) -> Status {

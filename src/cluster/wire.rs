@@ -287,6 +287,6 @@ mod tests {
         assert_eq!(taken(one, None).await, Some(Roles::NONE));
         assert_eq!(taken(None, None).await, Some(Roles::BOTH));
         assert_eq!(taken(None, one).await, Some(Roles::BOTH));
-        assert_eq!(format!("{:?}", Plain { beyond: false, nodes: Some(Proof::of(b"one")) }).contains("Proof"), true);
+        assert_eq!(format!("{:?}", Proof::of(b"one")), "Proof");
     }
 }

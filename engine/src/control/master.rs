@@ -109,6 +109,7 @@ pub struct Now {
 }
 
 /// What the leader hears.
+#[expect(clippy::large_enum_variant, reason = "one at a time, made and taken apart at once")]
 #[derive(Clone, Debug)]
 pub enum Input {
     /// Commands have been applied here, whoever proposed them. To be told in order; several may be told as one.

@@ -91,6 +91,7 @@ pub(super) fn is_link(e: &io::Error) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests look at files")]
 mod tests {
     use std::os::unix::fs::symlink;
 

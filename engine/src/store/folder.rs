@@ -173,7 +173,7 @@ fn is_folder(stat: &Stat) -> bool {
 fn meta_of(stat: &Stat) -> Meta {
     let version = format!("{:x}-{:x}-{:x}.{:x}", stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
     let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
-    let modified_ms = seconds.saturating_mul(1000) + stat.st_mtime_nsec as u64 / 1_000_000;
+    let modified_ms = seconds.saturating_mul(1000) + stat.st_mtime_nsec / 1_000_000;
     Meta { len: stat.st_size as u64, version: Version(version), modified_ms }
 }
 

@@ -73,7 +73,7 @@ fn a_token_is_good_at_every_master_at_once_and_at_none_a_second_after_it_is_revo
             let token = add(&cluster, &admin, &name, "user").await;
             for master in &cluster.masters {
                 let bob = master.authenticate_anew(&token).await.unwrap();
-                assert!(&*bob.name == name && bob.rights.has(Right::JobsSubmit), "{ends}");
+                assert!(*bob.name == name && bob.rights.has(Right::JobsSubmit), "{ends}");
                 master.is_still_here(&bob).await.unwrap();
             }
             let bob = leader(&cluster).await.authenticate(&token).await.unwrap();

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use gristmill::engine::auth::token::{Claims, SigningKey, sign};
-use gristmill::engine::control::rights::CALLS;
+use gristmill::engine::control::rights::{BUILT_IN, CALLS, Needs, RIGHTS, Right};
 use serde_json::{Value, json};
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -221,7 +221,8 @@ async fn every_call_is_answered_to_those_alone_who_may() {
     let (node, admin) = begun(&folder);
     let mut listed: Vec<&str> = TABLE.iter().map(|(call, ..)| *call).collect();
     let mut known: Vec<&str> = CALLS.iter().map(|(call, _)| *call).filter(|call| !call.starts_with("GET ")).collect();
-    (listed.sort_unstable(), known.sort_unstable());
+    listed.sort_unstable();
+    known.sort_unstable();
     assert_eq!(listed, known, "a call without a row");
 
     let roles = [("a", "admin"), ("o", "operator"), ("r", "reader"), ("u", "user"), ("x", "")];
@@ -547,4 +548,46 @@ fn revocations_hold_at_every_master_within_a_second() {
         });
         masters[n].begin(folder.path());
     }
+}
+
+/// What a call needs, for people.
+fn told(needs: Needs) -> String {
+    let right = |right: Right| format!("`{}`", right.name());
+    match needs {
+        Needs::Nothing => "nothing".into(),
+        Needs::Token => "a token".into(),
+        Needs::Right(of_all) => right(of_all),
+        Needs::Own(own, any) => format!("{}, or {}", right(own), right(any)),
+        Needs::Self_(any) => format!("a token; of others {}", right(any)),
+        Needs::Master => "to be a master".into(),
+        Needs::Worker => "to be a worker".into(),
+        Needs::Node => "to be a master or a worker".into(),
+        Needs::MasterOr(any) => format!("to be a master, or {}", right(any)),
+    }
+}
+
+#[test]
+fn the_document_of_rights_is_what_is_decided() {
+    let mut text = String::from(
+        "# Rights\n\nWho may do what. This page is printed from `engine/src/control/rights.rs`, which decides it: what is not here \
+         is answered to nobody.\nRights end in `.any` where they are on what everybody has; the others are on one's own \
+         ([users.md](users.md)).\n\n## Roles\n\n| right | allows |",
+    );
+    BUILT_IN.iter().for_each(|(role, _)| text += &format!(" {role} |"));
+    text += "\n|---|---|";
+    text += &"---|".repeat(BUILT_IN.len());
+    for (right, name, about) in RIGHTS {
+        text += &format!("\n| `{name}` | {about} |");
+        BUILT_IN.iter().for_each(|(_, rights)| text += if rights.has(*right) { " x |" } else { " |" });
+    }
+    text += "\n\nOther roles are made of these with `gristmill role put NAME RIGHT…`. A user without a role may see who one is, and \
+             change the password.\n\n## Calls\n\nJSON routes stand for calls: [openapi.json](openapi.json) names them.\n\n\
+             | call | needs |\n|---|---|\n";
+    CALLS.iter().for_each(|(call, needs)| text += &format!("| {call} | {} |\n", told(*needs)));
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rights.md");
+    if std::env::var_os("GRISTMILL_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == text, "rights have changed: run this test with GRISTMILL_UPDATE_DOCS=1 and look at docs/rights.md");
 }

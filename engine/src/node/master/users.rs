@@ -27,7 +27,7 @@ impl<E: MasterEnv> Inner<E> {
     /// A password that is given, or one that is made up and to be told.
     pub(super) fn given(&self, password: String) -> (Secret, String) {
         if password.is_empty() {
-            let made = password::made_up(&*self.random::<MADE_UP>());
+            let made = password::made_up(&self.random::<MADE_UP>());
             let told = made.expose().to_string();
             return (made, told);
         }

@@ -84,7 +84,7 @@ pub(super) fn login(program: &str, of: &ArgMatches) -> Result<(), Failure> {
     let (store, passwords) = (Store::new()?, Passwords::of(of));
     let user = match of.get_one::<String>("user") {
         Some(user) => user.clone(),
-        None if passwords.from_stdin() => {
+        None if passwords.is_stdin() => {
             return Err(Failure::Usage("name the user whose password it is: login USER --password-stdin".into()));
         }
         None => terminal::word("user: ", "name the user: login USER --password-stdin")?,
@@ -115,7 +115,7 @@ fn change_first(
     old: &Secret,
 ) -> Result<(), Failure> {
     let first = format!("{program}: the password must be changed before anything else");
-    let new = match passwords.from_stdin() {
+    let new = match passwords.is_stdin() {
         true => terminal::line()?.filter(|line| !line.is_empty()),
         false => {
             say(&first);

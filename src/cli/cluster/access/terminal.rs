@@ -120,7 +120,7 @@ impl Passwords {
     }
 
     /// Whether they are lines of standard input.
-    pub(super) fn from_stdin(&self) -> bool {
+    pub(super) fn is_stdin(&self) -> bool {
         self.stdin
     }
 

@@ -185,7 +185,7 @@ pub(super) fn quota_json(quota: Option<&api::Quota>) -> Value {
 /// The password that is given, if one is; empty: one is to be made up.
 fn given(of: &ArgMatches) -> Result<String, Failure> {
     let passwords = Passwords::of(of);
-    Ok(if passwords.from_stdin() { passwords.known("")?.to_string() } else { String::new() })
+    Ok(if passwords.is_stdin() { passwords.known("")?.to_string() } else { String::new() })
 }
 
 /// Prints a password that was made up.
