@@ -170,6 +170,7 @@ fn is_folder(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode).is_dir()
 }
 
+#[allow(clippy::unnecessary_cast, reason = "these numbers have other types elsewhere")]
 fn meta_of(stat: &Stat) -> Meta {
     let version = format!("{:x}-{:x}-{:x}.{:x}", stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
     let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);

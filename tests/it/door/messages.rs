@@ -88,7 +88,7 @@ fn calls() -> Vec<(&'static str, Vec<u8>)> {
         ("gristmill.v1.Apps/Remove", v1::RemoveAppRequest { name: name(), ..Default::default() }.encode_to_vec()),
         (
             "gristmill.v1.Data/List",
-            v1::ListDataRequest { pattern: "in/*".into(), ..Default::default() }.encode_to_vec(),
+            v1::ListDataRequest { pattern: "in/*".into(), page_size: 9, page_token: "in/a".into() }.encode_to_vec(),
         ),
         ("gristmill.v1.Data/Put", v1::PutRequest { part: Some(begin) }.encode_to_vec()),
         ("gristmill.v1.Data/Get", get.encode_to_vec()),
