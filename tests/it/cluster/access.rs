@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use gristmill::engine::auth::token::{Claims, SigningKey, sign};
-use gristmill::engine::control::rights::{BUILT_IN, CALLS, Needs, RIGHTS, Right};
+use gristmill::engine::control::rights::CALLS;
 use serde_json::{Value, json};
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -19,7 +19,7 @@ use super::api::{JSON, http};
 use super::nodes::{CLOCK, Node, logged_in, secret, texts, users};
 use crate::program::{Folder, until};
 
-const PASSWORD: &str = "the third password";
+pub(super) const PASSWORD: &str = "the third password";
 
 /// A cluster in one process whose users must log in, and a token of its administrator.
 fn begun(folder: &Folder) -> (Node, String) {
@@ -33,22 +33,22 @@ fn bearing(token: &str) -> String {
 }
 
 /// A call as JSON, which must be answered so.
-fn ask(node: &Node, token: &str, verb: &str, path: &str, body: Value, expected: u16) -> Value {
-    let (code, text) = http(&node.address, verb, path, &bearing(token), &body.to_string());
+pub(super) fn ask(at: &str, token: &str, verb: &str, path: &str, body: Value, expected: u16) -> Value {
+    let (code, text) = http(at, verb, path, &bearing(token), &body.to_string());
     assert_eq!(code, expected, "{verb} {path}: {text}");
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{verb} {path}: {text}: {e}"))
 }
 
 /// Makes a user of this role, and gives an access token of a session.
-fn user(node: &Node, admin: &str, name: &str, role: &str) -> String {
+pub(super) fn user(at: &str, admin: &str, name: &str, role: &str) -> String {
     let user = json!({"name": name, "role": role, "password": PASSWORD, "keep_password": true});
-    ask(node, admin, "POST", "/v1/users", user, 200);
-    login(node, name)
+    ask(at, admin, "POST", "/v1/users", user, 200);
+    login(at, name)
 }
 
-fn login(node: &Node, name: &str) -> String {
+pub(super) fn login(at: &str, name: &str) -> String {
     let login = json!({"user": name, "password": PASSWORD});
-    let told = ask(node, "", "POST", "/v1/auth/login", login, 200);
+    let told = ask(at, "", "POST", "/v1/auth/login", login, 200);
     told["access_token"].as_str().unwrap().to_string()
 }
 
@@ -186,7 +186,7 @@ const LIMITED: &[&str] = &["Access/Login", "Access/Register"];
 /// Tokens that are none, with what is said of each. The number of the cluster's key is known to everybody, and so is its
 /// public half.
 fn forged(node: &Node, good: &str) -> Vec<(String, &'static str)> {
-    let keys = ask(node, "", "GET", "/.well-known/jwks.json", Value::Null, 200);
+    let keys = ask(&node.address, "", "GET", "/.well-known/jwks.json", Value::Null, 200);
     let (kid, public) = (keys["keys"][0]["kid"].as_str().unwrap(), keys["keys"][0]["x"].as_str().unwrap());
     let mut parts = good.split('.');
     let (_, body, signature) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
@@ -226,14 +226,14 @@ async fn every_call_is_answered_to_those_alone_who_may() {
     assert_eq!(listed, known, "a call without a row");
 
     let roles = [("a", "admin"), ("o", "operator"), ("r", "reader"), ("u", "user"), ("x", "")];
-    let tokens = roles.map(|(letter, role)| (letter, user(&node, &admin, &format!("role-{letter}"), role)));
+    let tokens = roles.map(|(letter, role)| (letter, user(&node.address, &admin, &format!("role-{letter}"), role)));
     let mut refused = forged(&node, &tokens[3].1);
-    let deleted = user(&node, &admin, "deleted", "admin");
-    ask(&node, &admin, "DELETE", "/v1/users/deleted", Value::Null, 200);
-    let demoted = user(&node, &admin, "demoted", "admin");
-    ask(&node, &admin, "POST", "/v1/users/demoted", json!({"role": "reader"}), 200);
-    let disabled = user(&node, &admin, "disabled", "admin");
-    ask(&node, &admin, "POST", "/v1/users/disabled", json!({"disabled": true}), 200);
+    let deleted = user(&node.address, &admin, "deleted", "admin");
+    ask(&node.address, &admin, "DELETE", "/v1/users/deleted", Value::Null, 200);
+    let demoted = user(&node.address, &admin, "demoted", "admin");
+    ask(&node.address, &admin, "POST", "/v1/users/demoted", json!({"role": "reader"}), 200);
+    let disabled = user(&node.address, &admin, "disabled", "admin");
+    ask(&node.address, &admin, "POST", "/v1/users/disabled", json!({"disabled": true}), 200);
     refused.extend([deleted, demoted, disabled].map(|token| (token, "the session has ended")));
     refused.push((String::new(), "it is not known who asks"));
 
@@ -281,8 +281,8 @@ async fn every_call_is_answered_to_those_alone_who_may() {
 fn every_route_is_guarded_as_its_call_is() {
     let folder = Folder::new();
     let (node, admin) = begun(&folder);
-    let document = ask(&node, "", "GET", "/v1/openapi.json", Value::Null, 200);
-    let (nobody, reader) = (user(&node, &admin, "eve", ""), user(&node, &admin, "rob", "reader"));
+    let document = ask(&node.address, "", "GET", "/v1/openapi.json", Value::Null, 200);
+    let (nobody, reader) = (user(&node.address, &admin, "eve", ""), user(&node.address, &admin, "rob", "reader"));
     let mut routes = 0;
     for (path, verbs) in document["paths"].as_object().unwrap() {
         for (verb, operation) in verbs.as_object().unwrap() {
@@ -326,10 +326,10 @@ fn every_route_is_guarded_as_its_call_is() {
 fn what_is_another_s_is_not_seen() {
     let folder = Folder::new();
     let (node, admin) = begun(&folder);
-    let (ann, bob) = (user(&node, &admin, "ann", "user"), user(&node, &admin, "bob", "user"));
-    let (eve, oda) = (user(&node, &admin, "eve", "reader"), user(&node, &admin, "oda", "operator"));
+    let (ann, bob) = (user(&node.address, &admin, "ann", "user"), user(&node.address, &admin, "bob", "user"));
+    let (eve, oda) = (user(&node.address, &admin, "eve", "reader"), user(&node.address, &admin, "oda", "operator"));
     let put = |token: &str, name: &str, expected| {
-        ask(&node, token, "PUT", &format!("/v1/data/{name}"), json!("corn rye"), expected)
+        ask(&node.address, token, "PUT", &format!("/v1/data/{name}"), json!("corn rye"), expected)
     };
     put(&ann, "ann/in/a", 200);
     put(&admin, "shared/in/a", 200);
@@ -344,7 +344,7 @@ fn what_is_another_s_is_not_seen() {
     }
     assert_eq!([&bob, &eve].map(|token| code(token, "DELETE", "/v1/data/ann/in/a")), [403, 403]);
     let names = |token: &str, pattern: &str| {
-        let found = ask(&node, token, "GET", &format!("/v1/data?pattern={pattern}"), Value::Null, 200);
+        let found = ask(&node.address, token, "GET", &format!("/v1/data?pattern={pattern}"), Value::Null, 200);
         let names = found["files"].as_array().unwrap().iter().map(|file| file["name"].as_str().unwrap().to_string());
         names.collect::<Vec<_>>()
     };
@@ -356,7 +356,7 @@ fn what_is_another_s_is_not_seen() {
         static KEYS: AtomicU16 = AtomicU16::new(0);
         let spec = json!({"app": {"name": "wordcount"}, "inputs": [input], "output": output});
         let body = json!({"key": format!("k{}", KEYS.fetch_add(1, Relaxed)), "spec": spec});
-        ask(&node, token, "POST", "/v1/jobs", body, expected)["job"].as_str().map(String::from)
+        ask(&node.address, token, "POST", "/v1/jobs", body, expected)["job"].as_str().map(String::from)
     };
     for (input, output) in
         [("ann/in/", "bob/out"), ("shared/in/", "ann/out"), ("*", "bob/out"), ("bob/../ann/in/a", "bob/out")]
@@ -365,7 +365,9 @@ fn what_is_another_s_is_not_seen() {
     }
     let job = submit(&ann, "ann/in/", "ann/out", 200).unwrap();
     let path = format!("/v1/jobs/{job}");
-    until("the job's end", || ask(&node, &ann, "GET", &path, Value::Null, 200)["state"] == "JOB_STATE_COMPLETED");
+    until("the job's end", || {
+        ask(&node.address, &ann, "GET", &path, Value::Null, 200)["state"] == "JOB_STATE_COMPLETED"
+    });
     for (below, answers) in [
         ("", [200, 404, 200, 200]),
         ("/result", [200, 404, 200, 403]),
@@ -380,18 +382,21 @@ fn what_is_another_s_is_not_seen() {
         let codes = [&bob, &eve, &oda].map(|token| code(token, "POST", &format!("{path}{below}")));
         assert_eq!(codes, answers, "{below}");
     }
-    let jobs = |token: &str| ask(&node, token, "GET", "/v1/jobs", Value::Null, 200)["jobs"].as_array().unwrap().len();
+    let jobs =
+        |token: &str| ask(&node.address, token, "GET", "/v1/jobs", Value::Null, 200)["jobs"].as_array().unwrap().len();
     assert_eq!([&ann, &bob, &eve, &oda].map(|token| jobs(token)), [1, 0, 1, 1]);
 
     // Apps are whoever's pushed them first.
     let push = |token: &str, flag: &str, expected| {
         let app = json!({"name": "wordcount", "arguments": [flag]});
-        ask(&node, token, "POST", "/v1/pushed", json!({"name": "mine", "app": app}), expected)
+        ask(&node.address, token, "POST", "/v1/pushed", json!({"name": "mine", "app": app}), expected)
     };
     push(&ann, "--top=1", 200);
     push(&bob, "--top=2", 403);
     assert_eq!(push(&admin, "--top=3", 200)["version"], 2);
-    let apps = |token: &str| ask(&node, token, "GET", "/v1/pushed", Value::Null, 200)["apps"].as_array().unwrap().len();
+    let apps = |token: &str| {
+        ask(&node.address, token, "GET", "/v1/pushed", Value::Null, 200)["apps"].as_array().unwrap().len()
+    };
     assert_eq!([&ann, &bob, &eve].map(|token| apps(token)), [2, 0, 2]);
     assert_eq!([&bob, &eve].map(|token| code(token, "DELETE", "/v1/pushed/mine")), [404, 403]);
     assert_eq!(code(&ann, "DELETE", "/v1/pushed/mine"), 200);
@@ -520,9 +525,9 @@ fn revocations_hold_at_every_master_within_a_second() {
     masters.extend(["m2", "m3"].map(|name| Node::start(&folder, "master", name, &join)));
     let asks = |node: &Node, token: &str| http(&node.address, "GET", "/v1/auth/whoami", &bearing(token), "").0;
     for n in 0..3 {
-        let token = user(&masters[n], &admin, &format!("ann{n}"), "user");
+        let token = user(&masters[n].address, &admin, &format!("ann{n}"), "user");
         assert!(masters.iter().all(|node| asks(node, &token) == 200), "any master lets her in");
-        ask(&masters[(n + 1) % 3], &admin, "DELETE", &format!("/v1/users/ann{n}"), Value::Null, 200);
+        ask(&masters[(n + 1) % 3].address, &admin, "DELETE", &format!("/v1/users/ann{n}"), Value::Null, 200);
         let revoked = Instant::now();
         for node in &masters {
             while asks(node, &token) == 200 {
@@ -531,7 +536,7 @@ fn revocations_hold_at_every_master_within_a_second() {
             assert_eq!(asks(node, &token), 401);
         }
     }
-    let bob = user(&masters[0], &admin, "bob", "user");
+    let bob = user(&masters[0].address, &admin, "bob", "user");
     for n in 0..3 {
         masters[n].kill();
         let other = &masters[(n + 1) % 3];
@@ -548,46 +553,4 @@ fn revocations_hold_at_every_master_within_a_second() {
         });
         masters[n].begin(folder.path());
     }
-}
-
-/// What a call needs, for people.
-fn told(needs: Needs) -> String {
-    let right = |right: Right| format!("`{}`", right.name());
-    match needs {
-        Needs::Nothing => "nothing".into(),
-        Needs::Token => "a token".into(),
-        Needs::Right(of_all) => right(of_all),
-        Needs::Own(own, any) => format!("{}, or {}", right(own), right(any)),
-        Needs::Self_(any) => format!("a token; of others {}", right(any)),
-        Needs::Master => "to be a master".into(),
-        Needs::Worker => "to be a worker".into(),
-        Needs::Node => "to be a master or a worker".into(),
-        Needs::MasterOr(any) => format!("to be a master, or {}", right(any)),
-    }
-}
-
-#[test]
-fn the_document_of_rights_is_what_is_decided() {
-    let mut text = String::from(
-        "# Rights\n\nWho may do what. This page is printed from `engine/src/control/rights.rs`, which decides it: what is not here \
-         is answered to nobody.\nRights end in `.any` where they are on what everybody has; the others are on one's own \
-         ([users.md](users.md)).\n\n## Roles\n\n| right | allows |",
-    );
-    BUILT_IN.iter().for_each(|(role, _)| text += &format!(" {role} |"));
-    text += "\n|---|---|";
-    text += &"---|".repeat(BUILT_IN.len());
-    for (right, name, about) in RIGHTS {
-        text += &format!("\n| `{name}` | {about} |");
-        BUILT_IN.iter().for_each(|(_, rights)| text += if rights.has(*right) { " x |" } else { " |" });
-    }
-    text += "\n\nOther roles are made of these with `gristmill role put NAME RIGHT…`. A user without a role may see who one is, and \
-             change the password.\n\n## Calls\n\nJSON routes stand for calls: [openapi.json](openapi.json) names them.\n\n\
-             | call | needs |\n|---|---|\n";
-    CALLS.iter().for_each(|(call, needs)| text += &format!("| {call} | {} |\n", told(*needs)));
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rights.md");
-    if std::env::var_os("GRISTMILL_UPDATE_DOCS").is_some() {
-        std::fs::write(&path, &text).unwrap();
-    }
-    let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == text, "rights have changed: run this test with GRISTMILL_UPDATE_DOCS=1 and look at docs/rights.md");
 }
