@@ -170,7 +170,9 @@ pub async fn run(
     let connector = Connector { wire: common.wire.clone(), ..Connector::new(log.election_min) };
     let channels = Channels::new(connector);
     let shared = Shared::open(&common.store).await?;
+    let told = note.clone();
     let listener = Listener::bind(&common.listen, common.wire.clone()).await?;
+    let listener = listener.telling(move |what| told(Note::Trouble { what }));
     let here = address::advertised(common.advertise.as_deref(), listener.address())?;
     common.wire.check(&here)?;
     let world = |folder: &Path, apps, threads| {
