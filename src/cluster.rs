@@ -5,7 +5,7 @@
 //! `channels` keeps a few connections to every peer, `answer` gives calls a deadline and says what a failure means,
 //! `store` is what the nodes share, `data` the service of its files, `apps` that of apps which users bring, `transport` is the replicated log's network, `peers` and
 //! `admin` are services of a node, `listener` serves them all, `guard` lets through what may be answered, `http` offers those for clients as JSON as well. `boot` makes nodes of
-//! these, `begin` lets the first masters of a cluster wait for each other, `folder` is what a node keeps of itself.
+//! these, `kubernetes` asks whose tokens of its service accounts are (feature `objects`), `begin` lets the first masters of a cluster wait for each other, `folder` is what a node keeps of itself.
 //! What nodes say to each other is `gristmill-proto`'s, what they agree on `gristmill-raft`'s.
 
 pub mod address;
@@ -24,6 +24,8 @@ pub mod folder;
 mod guard;
 mod health;
 mod http;
+#[cfg(feature = "objects")]
+pub mod kubernetes;
 mod level;
 pub mod listener;
 pub mod peers;

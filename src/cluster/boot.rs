@@ -123,6 +123,9 @@ pub struct Access {
     pub login: bool,
     /// How their passwords are kept, and who is the first of them.
     pub accounts: Accounts,
+    /// Where tokens of Kubernetes' service accounts are reviewed; none: they are not accepted.
+    #[cfg(feature = "objects")]
+    pub kubernetes: Option<super::kubernetes::Config>,
 }
 
 impl MasterPart {
@@ -182,6 +185,9 @@ pub async fn run(
 
     let mut routes = Routes::default();
     let login = master.as_ref().is_none_or(|part| part.access.login);
+    #[cfg(feature = "objects")]
+    let reviewer =
+        master.as_ref().and_then(|part| part.access.kubernetes.clone()).map(super::kubernetes::Reviewer::new);
     let (mut leader, mut kept) = (None, None);
     if let Some(part) = master {
         let scratch = common.data.join("master");
@@ -233,6 +239,8 @@ pub async fn run(
 
     let node = leader.as_ref().map(|(node, _)| node);
     let guard = Guard::new(node.cloned(), login);
+    #[cfg(feature = "objects")]
+    let guard = guard.reviewing(reviewer);
     let routes = http::beside(guard.before(routes.add_service(health::health(node))), node.is_some());
     let (end, mut ended) = watch::channel(false);
     let serving = tokio::spawn(listener.serve(routes, async move {

@@ -18,6 +18,8 @@ use gristmill_engine::node::master::{ApiError, Code, MasterNode};
 use tonic::Status;
 use tonic::service::Routes;
 
+#[cfg(feature = "objects")]
+use super::kubernetes::Reviewer;
 use super::roles::Roles;
 use super::services::of_api;
 use super::wire::Shown;
@@ -37,6 +39,9 @@ struct Inner {
     node: Option<MasterNode<World>>,
     /// Whether users must log in.
     login: bool,
+    /// Knows whose tokens of Kubernetes are; none: they are not accepted.
+    #[cfg(feature = "objects")]
+    reviewer: Option<Reviewer>,
 }
 
 /// Where a call came from: the address of the connection, or what a master says that passed it on.
@@ -45,7 +50,18 @@ pub(super) struct From(pub(super) Arc<str>);
 
 impl Guard {
     pub(super) fn new(node: Option<MasterNode<World>>, login: bool) -> Self {
-        Self(Arc::new(Inner { node, login }))
+        Self(Arc::new(Inner {
+            node,
+            login,
+            #[cfg(feature = "objects")]
+            reviewer: None,
+        }))
+    }
+
+    /// The same that accepts tokens of service accounts as well, as this one says whose they are.
+    #[cfg(feature = "objects")]
+    pub(super) fn reviewing(self, reviewer: Option<Reviewer>) -> Self {
+        Self(Arc::new(Inner { node: self.0.node.clone(), login: self.0.login, reviewer }))
     }
 
     /// Puts itself before these services.
@@ -66,17 +82,33 @@ impl Guard {
         let user = |who| Caller::User(Principal { from: from.0.clone(), ..who });
         match (bearer(headers)?, &self.0.node) {
             (Some(token), Some(node)) => {
-                let known = user(node.authenticate(token).await?);
+                let known = user(self.known(node, token, false).await?);
                 // What is denied may have been allowed a moment ago.
                 if rights::decide(&known, needs).is_ok() {
                     Ok(known)
                 } else {
-                    Ok(user(node.authenticate_anew(token).await?))
+                    Ok(user(self.known(node, token, true).await?))
                 }
             }
             (None, Some(_)) if !self.0.login => Ok(user(Principal::anonymous())),
             _ => Ok(Caller::Nobody),
         }
+    }
+
+    /// Whose a token is; `anew`: knowing all that was decided before this was asked.
+    async fn known(&self, node: &MasterNode<World>, token: &str, anew: bool) -> Result<Principal, ApiError> {
+        let found = if anew { node.authenticate_anew(token).await } else { node.authenticate(token).await };
+        #[cfg(feature = "objects")]
+        if matches!(&found, Err(ApiError::Refused { code: Code::Unauthenticated, .. }))
+            && let Some(reviewer) = self.0.reviewer.as_ref().filter(|_| Reviewer::is_for(token))
+            && let Some(account) = reviewer.account(token).await?
+        {
+            return match anew {
+                true => node.authenticate_account_anew(&account).await,
+                false => node.authenticate_account(&account).await,
+            };
+        }
+        found
     }
 
     /// Writes down that something was refused.

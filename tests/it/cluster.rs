@@ -4,7 +4,7 @@
 //! `nodes` starts, kills and pauses processes and knows what a cluster may leave behind, `outputs` watches what readers see,
 //! `net` cuts networks. `jobs` is about what is said of jobs, `apps` about what each app computes, `usercode` about those that users bring, `points` about nodes that
 //! die at each point of their work, `chaos` about those that die, stop and are cut off at random, `upgrade` about two
-//! releases in one cluster, `api` about other ways in, `access` and `secrets` about users, `straggler` and `figures` about what all that costs.
+//! releases in one cluster, `api` about other ways in, `access`, `secrets` and `kubernetes` about users, `straggler` and `figures` about what all that costs.
 
 mod access;
 mod api;
@@ -12,6 +12,8 @@ mod apps;
 mod chaos;
 mod figures;
 mod jobs;
+#[cfg(feature = "objects")]
+mod kubernetes;
 mod net;
 pub(crate) mod nodes;
 mod outputs;

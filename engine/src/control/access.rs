@@ -33,6 +33,8 @@ pub struct Access {
     pub(super) sessions_of: OrdSet<(Arc<str>, u64)>,
     /// Sessions by when they end.
     pub(super) ends: OrdSet<(u64, u64)>,
+    /// Users by the service accounts whose tokens are theirs.
+    pub(super) accounts: OrdMap<Arc<str>, Arc<str>>,
 }
 
 /// Why a token that was once good is so no more. What is told of it is the same for each.
@@ -135,6 +137,7 @@ impl Access {
             role: role.as_str().into(),
             rights,
             session: session.id,
+            account: "".into(),
             prefix: user.prefix.as_str().into(),
             must_change: user.must_change,
             expires_ms: session.expires_ms,
@@ -152,6 +155,26 @@ impl Access {
         self.principal(session, now_ms)
     }
 
+    /// Who a service account is; whoever asks has proved to be it. What is true of passwords does not matter.
+    ///
+    /// # Errors
+    /// [`Gone`]: it is nobody's, or its user may not be here.
+    pub fn of_account(&self, account: &str) -> Result<Principal, Gone> {
+        let name = self.accounts.get(account).ok_or(Gone)?;
+        self.by_account(name)
+    }
+
+    /// A user who came with the token of a service account.
+    pub(super) fn by_account(&self, name: &str) -> Result<Principal, Gone> {
+        let here = |user: &&Arc<wire::UserRecord>| !user.disabled && !user.service_account.is_empty();
+        let user = self.users.get(name).filter(here).ok_or(Gone)?;
+        Ok(Principal {
+            account: user.service_account.as_str().into(),
+            prefix: user.prefix.as_str().into(),
+            ..Principal::with(&user.name, &user.role, self.rights_of(&user.role))
+        })
+    }
+
     /// Whether somebody of this name may ask for something now: what was decided before is looked at once more where it is
     /// applied. Where nobody is known, and to whoever needs no login, all is allowed.
     pub(super) fn is_here(&self, name: &str) -> bool {
@@ -162,6 +185,28 @@ impl Access {
     /// A user's quota.
     pub fn quota(&self, name: &str) -> api::Quota {
         self.users.get(name).and_then(|user| user.quota).unwrap_or_default()
+    }
+
+    /// Puts a user in the place of the one of this name, if there is one.
+    pub(super) fn insert_user(&mut self, user: wire::UserRecord) {
+        let name: Arc<str> = user.name.as_str().into();
+        self.release_account(&name);
+        if !user.service_account.is_empty() {
+            self.accounts.insert(user.service_account.as_str().into(), name.clone());
+        }
+        self.users.insert(name, Arc::new(user));
+    }
+
+    /// Removes a user, whose sessions are another matter.
+    pub(super) fn remove_user(&mut self, name: &str) {
+        self.release_account(name);
+        self.users.remove(name);
+    }
+
+    fn release_account(&mut self, name: &str) {
+        if let Some(user) = self.users.get(name).cloned() {
+            self.accounts.remove(user.service_account.as_str());
+        }
     }
 
     pub(super) fn insert_session(&mut self, session: wire::SessionRecord) {

@@ -90,6 +90,8 @@ struct Step {
     /// The principal's session, and where its call came from.
     session: u64,
     from: Arc<str>,
+    /// The principal came with the token of a service account.
+    account: bool,
     touched: Vec<Touch>,
 }
 
@@ -110,7 +112,8 @@ impl State {
         self.applied = index;
         let principal = super::task::cut(command.principal, limits::SHORT_NAME_BYTES).into();
         let from = super::task::cut(command.from, limits::LONG_NAME_BYTES).into();
-        let mut step = Step { index, principal, session: command.session, from, touched: Vec::new() };
+        let (session, account) = (command.session, command.account);
+        let mut step = Step { index, principal, session, from, account, touched: Vec::new() };
         let told = audit::told(self.cluster, &action);
         let outcome = self.act(&mut step, action).unwrap_or_else(Outcome::Refused);
         if let Some(told) = told {

@@ -82,6 +82,8 @@ pub const FETCHED_PPM: u32 = 400_000;
 
 /// Users.
 pub const USERS: usize = 10_000;
+/// Bytes of a service account's name, its namespace before it.
+pub const ACCOUNT_BYTES: usize = 512;
 /// Sessions and tokens for machines of all users.
 pub const SESSIONS: usize = 200_000;
 /// Those of one user; one more ends the oldest session.

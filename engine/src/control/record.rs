@@ -145,9 +145,7 @@ impl State {
             Kind::Drained(drained) => {
                 self.drained.insert(drained.incarnation, drained.uid.into());
             }
-            Kind::User(user) => {
-                self.access.users.insert(user.name.as_str().into(), Arc::new(user));
-            }
+            Kind::User(user) => self.access.insert_user(user),
             Kind::Session(session) => self.access.insert_session(session),
             Kind::Role(role) => {
                 let rights = Rights::of(role.rights.iter().map(String::as_str));

@@ -164,8 +164,10 @@ pub struct Principal {
     pub role: Arc<str>,
     /// What may be done.
     pub rights: Rights,
-    /// 0 where no login is needed.
+    /// 0 where no login is needed, and of a service account.
     pub session: u64,
+    /// The service account whose token was shown, as NAMESPACE/NAME; empty: none was.
+    pub account: Arc<str>,
     /// Names of files that begin so are the user's; empty: all.
     pub prefix: Arc<str>,
     /// The password must be changed before anything else.
@@ -189,8 +191,14 @@ impl Principal {
 
     /// Of this name and these rights, without a session or files of one's own: for tests, and where no login is needed.
     pub fn with(name: &str, role: &str, rights: Rights) -> Self {
-        let (session, prefix, must_change, expires_ms, from) = (0, "".into(), false, u64::MAX, "".into());
-        Self { name: name.into(), role: role.into(), rights, session, prefix, must_change, expires_ms, from }
+        let (name, role, none) = (name.into(), role.into(), Arc::<str>::from(""));
+        let (account, prefix, from) = (none.clone(), none.clone(), none);
+        Self { name, role, rights, session: 0, account, prefix, must_change: false, expires_ms: u64::MAX, from }
+    }
+
+    /// Whether it came with the token of a service account.
+    pub fn is_account(&self) -> bool {
+        !self.account.is_empty()
     }
 
     /// Whether what `owner` has may be seen or changed, with this right on one's own and that one on everybody's.

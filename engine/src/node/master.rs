@@ -502,7 +502,8 @@ impl<E: MasterEnv> Inner<E> {
     async fn propose(self: &Arc<Self>, who: &Principal, action: wire::command::Action) -> Result<Outcome, CallError> {
         use gristmill_raft::Error::{NotLeader, Refused};
         let (now_ms, principal, from) = (self.env.wall_ms(), who.name.to_string(), who.from.to_string());
-        let command = wire::Command { now_ms, principal, level: 1, session: who.session, from, action: Some(action) };
+        let (session, account, action) = (who.session, who.is_account(), Some(action));
+        let command = wire::Command { now_ms, principal, level: 1, session, from, account, action };
         let reply = match self.log.propose(command.encode_to_vec()).await {
             Ok(reply) => reply,
             Err(NotLeader { leader }) => {

@@ -91,7 +91,6 @@ pub(super) fn is_link(e: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "tests look at files")]
 mod tests {
     #![expect(clippy::disallowed_methods, reason = "the store is files here")]
 

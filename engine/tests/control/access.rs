@@ -79,6 +79,30 @@ fn ask(world: &mut World, (name, session): (&str, u64), action: Action) -> Outco
     world.commit_command(&wire::Command { now_ms, principal, session, level: 1, action, ..Default::default() })
 }
 
+/// What somebody asks for with the token of a service account, or says so.
+fn ask_as_account(world: &mut World, (name, session): (&str, u64), action: Action) -> Outcome {
+    let now_ms = world.state().now_ms();
+    let command = wire::Command {
+        now_ms,
+        principal: name.to_string(),
+        session,
+        account: true,
+        level: 1,
+        action: Some(action),
+        ..Default::default()
+    };
+    world.commit_command(&command)
+}
+
+fn adding_bound(name: &str, role: &str, account: &str) -> Action {
+    let bound = wire::UserRecord { service_account: account.into(), ..user(name, role) };
+    Action::AddUser(wire::AddUser { user: Some(bound), ..Default::default() })
+}
+
+fn binding(name: &str, account: &str) -> Action {
+    Action::ChangeUser(wire::ChangeUser { service_account: Some(account.into()), ..changing(name) })
+}
+
 /// Lets time pass.
 fn pass(world: &mut World, ms: u64) {
     let now_ms = world.state().now_ms() + ms;
@@ -139,6 +163,85 @@ fn nobody_gives_or_takes_more_than_one_has() {
     accepted(ask(&mut world, ("ann", token), adding("eve", "clerk")));
     let principal = world.state().access().principal(token, 0).unwrap();
     assert!(principal.rights.has(Right::UsersManage) && !principal.rights.has(Right::KeysRotate));
+}
+
+#[test]
+fn a_service_account_is_one_user_at_most() {
+    let (mut world, ann) = begun();
+    let ann = ("ann", ann);
+    let who = |world: &World, account: &str| world.state().access().of_account(account).ok();
+    let name = |world: &World, account: &str| who(world, account).map(|who| who.name.to_string());
+    accepted(ask(&mut world, ann, adding_bound("bob", "user", "batch/loader")));
+    let bob = who(&world, "batch/loader").unwrap();
+    assert_eq!((&*bob.name, bob.session, &*bob.prefix, &*bob.account), ("bob", 0, "bob/", "batch/loader"));
+    assert!(bob.rights.has(Right::JobsSubmit) && !bob.rights.has(Right::UsersManage) && !bob.must_change);
+    assert_eq!(code(ask(&mut world, ann, adding_bound("eve", "user", "batch/loader"))), Code::Conflict);
+    accepted(ask(&mut world, ann, adding("eve", "user")));
+    assert_eq!(code(ask(&mut world, ann, binding("eve", "batch/loader"))), Code::Conflict);
+    let long = (format!("{}/x", "n".repeat(64)), format!("n/{}", "x".repeat(254)));
+    for bad in
+        ["batch", "batch/", "/loader", "Batch/loader", "batch/-a", "batch/a..b", "a.b/c", "a/b/c", &long.0, &long.1]
+    {
+        assert_eq!(code(ask(&mut world, ann, binding("eve", bad))), Code::Invalid, "{bad}");
+    }
+    // Another one, or none, ends sessions; the same does not.
+    for (account, ends) in [("batch/loader", false), ("batch/other.one", true), ("", true), ("batch/loader", true)] {
+        let session = opened(&mut world, "bob", false);
+        accepted(ask(&mut world, ann, binding("bob", account)));
+        assert_eq!(is_here(world.state(), session), !ends, "{account}");
+        let bound = ["batch/loader", "batch/other.one"].map(|one| name(&world, one).is_some());
+        assert_eq!(bound, ["batch/loader", "batch/other.one"].map(|one| one == account), "{account}");
+    }
+    // It is as much as its user, whatever is true of the password.
+    let must = wire::ChangeUser { verifier: Some("anew".into()), must_change: Some(true), ..changing("bob") };
+    accepted(ask(&mut world, ann, Action::ChangeUser(must)));
+    assert!(who(&world, "batch/loader").unwrap().rights.has(Right::JobsSubmit));
+    for (disabled, there) in [(true, false), (false, true)] {
+        let change = wire::ChangeUser { disabled: Some(disabled), ..changing("bob") };
+        accepted(ask(&mut world, ann, Action::ChangeUser(change)));
+        assert_eq!(name(&world, "batch/loader").is_some(), there);
+    }
+    // Whoever is gone has none; a snapshot has those that there are.
+    accepted(ask(&mut world, ann, binding("eve", "ops/eve")));
+    accepted(ask(&mut world, ann, Action::RemoveUser(wire::RemoveUser { name: "bob".into() })));
+    assert_eq!(name(&world, "batch/loader"), None);
+    accepted(ask(&mut world, ann, adding_bound("cid", "", "batch/loader")));
+    let chunks: Vec<u8> = world.state().snapshot().flatten().collect();
+    let restored = State::restore(&mut &chunks[..]).unwrap();
+    assert_eq!(&restored, world.state());
+    let names = ["batch/loader", "ops/eve"].map(|one| restored.access().of_account(one).unwrap().name.to_string());
+    assert_eq!(names, ["cid", "eve"]);
+    // Whoever registers brings none.
+    accepted(ask(&mut world, ann, Action::SetPolicy(wire::PolicyRecord { registration: true })));
+    let bound = wire::UserRecord { service_account: "batch/dan".into(), ..user("dan", "") };
+    let registers = wire::AddUser { user: Some(bound), registers: true, ..Default::default() };
+    assert_eq!(code(world.commit("system", Action::AddUser(registers))), Code::Denied);
+}
+
+#[test]
+fn a_service_account_gives_no_more_than_its_user_has() {
+    let (mut world, ann) = begun();
+    let ann = ("ann", ann);
+    let rights = ["users.read", "users.manage", "jobs.read"].map(String::from).to_vec();
+    accepted(ask(&mut world, ann, Action::PutRole(wire::RoleRecord { name: "clerk".into(), rights })));
+    accepted(ask(&mut world, ann, adding_bound("bob", "clerk", "batch/bob")));
+    accepted(ask_as_account(&mut world, ("bob", 0), adding("cid", "clerk")));
+    assert_eq!(code(ask_as_account(&mut world, ("bob", 0), adding("eve", "admin"))), Code::Denied);
+    // Nobody takes another's rights by an account of one's own, nor one's own by a token that has less.
+    assert_eq!(code(ask_as_account(&mut world, ("bob", 0), binding("ann", "batch/eve"))), Code::Denied);
+    accepted(ask_as_account(&mut world, ("bob", 0), binding("cid", "batch/cid")));
+    let mut token = opening("ann", true);
+    token.session.as_mut().unwrap().role = "clerk".into();
+    let Outcome::Opened(token) = ask(&mut world, ann, Action::OpenSession(token)) else { panic!() };
+    assert_eq!(code(ask(&mut world, ("ann", token), binding("ann", "batch/eve"))), Code::Denied);
+    // No session is not enough, nor is one that has ended made good by saying so.
+    assert_eq!(code(ask(&mut world, ("bob", 0), adding("dan", "clerk"))), Code::Denied);
+    assert_eq!(code(ask_as_account(&mut world, ("bob", 999), adding("dan", "clerk"))), Code::Denied);
+    assert_eq!(code(ask_as_account(&mut world, ("nobody", 0), adding("dan", "clerk"))), Code::Denied);
+    assert_eq!(code(ask_as_account(&mut world, ("ann", 0), adding("dan", "clerk"))), Code::Denied, "she has none");
+    let disabled = wire::ChangeUser { disabled: Some(true), ..changing("bob") };
+    accepted(ask(&mut world, ann, Action::ChangeUser(disabled)));
+    assert_eq!(code(ask_as_account(&mut world, ("bob", 0), adding("dan", "clerk"))), Code::Denied);
 }
 
 #[test]

@@ -304,3 +304,50 @@ fn a_token_that_is_signed_well_must_still_say_what_is_true() {
         }
     });
 }
+
+#[test]
+fn a_service_account_is_its_user_at_every_master() {
+    run(async {
+        let (cluster, admin) = begun().await;
+        add(&cluster, &admin, "bob", "user").await;
+        let change = async |change: api::ChangeUserRequest| {
+            let change = api::ChangeUserRequest { name: "bob".into(), ..change };
+            drop(leader(&cluster).await.change_user(&admin, change).await.unwrap());
+        };
+        let account =
+            |account: &str| api::ChangeUserRequest { service_account: Some(account.into()), ..Default::default() };
+        let refused = cluster.masters[0].authenticate_account("batch/bob").await.unwrap_err();
+        assert!(code(&refused) == Code::Unauthenticated && refused.to_string().contains("batch/bob"), "{refused}");
+        change(account("batch/bob")).await;
+        for master in &cluster.masters {
+            // It was bound a moment ago: whoever does not know yet looks.
+            let bob = master.authenticate_account("batch/bob").await.unwrap();
+            assert!(&*bob.name == "bob" && bob.rights.has(Right::JobsSubmit) && bob.is_account());
+            master.is_still_here(&bob).await.unwrap();
+        }
+        let master = leader(&cluster).await;
+        let bob = master.authenticate_account_anew("batch/bob").await.unwrap();
+        let refused = master.create_token(&bob, api::CreateTokenRequest::default()).await.unwrap_err();
+        assert!(code(&refused) == Code::Denied && refused.to_string().contains("no other token"), "{refused}");
+        let password = api::ChangePasswordRequest { old_password: OTHER.into(), new_password: FIRST.into() };
+        assert_eq!(code(&master.change_password(&bob, password).await.unwrap_err()), Code::Denied);
+        let session = master.login("here", login("bob", OTHER)).await.unwrap();
+        assert_eq!(master.logout(&bob, api::LogoutRequest { all: true }).await.unwrap().sessions, 0);
+        master.authenticate_anew(&session.access_token).await.unwrap();
+        assert_eq!(master.who_am_i(&bob).session, "");
+        // What takes it from him holds within a second, also for what was begun before.
+        let disabled = |disabled| api::ChangeUserRequest { disabled: Some(disabled), ..Default::default() };
+        for (ends, again) in [(disabled(true), disabled(false)), (account("batch/other"), account("batch/bob"))] {
+            change(ends).await;
+            let revoked = Instant::now();
+            for master in &cluster.masters {
+                while master.authenticate_account("batch/bob").await.is_ok() {
+                    assert!(revoked.elapsed() < Duration::from_secs(1));
+                    Rt::sleep(Duration::from_millis(10)).await;
+                }
+                assert!(master.is_still_here(&bob).await.is_err());
+            }
+            change(again).await;
+        }
+    });
+}

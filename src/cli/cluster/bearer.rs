@@ -1,9 +1,10 @@
 //! The token that every call of a command shows, and how it stays good for as long as the command runs.
 //!
-//! It is that of GRISTMILL_TOKEN or of the file GRISTMILL_TOKEN_FILE, else the one that `login` has kept for the cluster's
-//! address. Without any, calls show none: the cluster says whether they need one, and what to do.
+//! It is that of GRISTMILL_TOKEN or of the file GRISTMILL_TOKEN_FILE, which is read again and again, else the one that
+//! `login` has kept for the cluster's address. Without any, calls show none: the cluster says whether they need one, and what
+//! to do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -72,18 +73,42 @@ impl Interceptor for Bearer {
 /// The token that variables give.
 pub(super) fn given() -> Result<Option<Zeroizing<String>>, Failure> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let text = match (variable(VARIABLE), variable(FILE)) {
+    match (variable(VARIABLE), variable(FILE)) {
         (Some(token), _) => {
             let none = |_| Failure::Usage(format!("{VARIABLE} holds no token"));
-            Zeroizing::new(token.into_string().map_err(none)?)
+            Ok(Some(first_line(&Zeroizing::new(token.into_string().map_err(none)?))))
         }
-        (None, Some(path)) => {
-            let none = || Failure::Usage(format!("{FILE} names {}, which is not there", Path::new(&path).display()));
-            read_secret(Path::new(&path))?.ok_or_else(none)?
+        (None, Some(path)) => in_file(Path::new(&path)).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The file whose token is shown, if it is a file's.
+fn given_file() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    variable(FILE).filter(|_| variable(VARIABLE).is_none()).map(PathBuf::from)
+}
+
+/// The token of a file.
+fn in_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let none = || Failure::Usage(format!("{FILE} names {}, which is not there", path.display()));
+    Ok(first_line(&read_secret(path)?.ok_or_else(none)?))
+}
+
+fn first_line(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(text.lines().next().unwrap_or_default().trim().to_string())
+}
+
+/// Shows what a file has now, for as long as somebody shows any: a token that is projected into a pod is replaced in time.
+async fn keep_file(path: PathBuf, shown: Weak<Shown>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(bearer) = shown.upgrade().map(Bearer) else { return };
+        // While it cannot be read, what was in it before may still be good.
+        if let Ok(token) = in_file(&path) {
+            let _ = bearer.show(&token);
         }
-        (None, None) => return Ok(None),
-    };
-    Ok(Some(Zeroizing::new(text.lines().next().unwrap_or_default().trim().to_string())))
+    }
 }
 
 /// The connection with this token.
@@ -103,6 +128,9 @@ pub(super) fn bearer(address: &str, channel: Channel) -> Result<Bearer, Failure>
     let bearer = Bearer::default();
     if let Some(token) = given()? {
         bearer.show(&token)?;
+        if let Some(path) = given_file() {
+            runtime()?.spawn(keep_file(path, Arc::downgrade(&bearer.0)));
+        }
         return Ok(bearer);
     }
     // Without a home nobody has logged in.

@@ -1,6 +1,8 @@
 //! `serve`, `master` and `worker`: nodes of a cluster, until a signal.
 
 mod accounts;
+#[cfg(feature = "objects")]
+mod kubernetes;
 mod secret;
 
 use std::path::{Path, PathBuf};

@@ -46,6 +46,22 @@ fn check_prefix(prefix: &str) -> Decision<()> {
     ))
 }
 
+/// Whether a service account can be called so: a namespace is a label of DNS and a name some of them (RFC 1123).
+fn check_account(account: &str) -> Decision<()> {
+    let label = |part: &str| {
+        let inner = part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        inner && !part.is_empty() && !part.starts_with('-') && !part.ends_with('-')
+    };
+    let good = |(namespace, name): (&str, &str)| {
+        label(namespace) && namespace.len() <= 63 && name.split('.').all(label) && name.len() <= 253
+    };
+    if account.len() <= limits::ACCOUNT_BYTES && account.split_once('/').is_some_and(good) {
+        return Ok(());
+    }
+    let message = format!("{:?} is no service account", cut(account.to_string(), limits::LONG_NAME_BYTES));
+    Err(refused(Code::Invalid, message, "name it as NAMESPACE/NAME, as in \"batch/loader\""))
+}
+
 impl State {
     pub(super) fn add_user(&mut self, step: &Step, add: wire::AddUser) -> Decision<Outcome> {
         let mut user = add.user.unwrap_or_default();
@@ -53,7 +69,8 @@ impl State {
         if add.first && !self.access.users.is_empty() {
             return Ok(ALREADY);
         }
-        if add.registers && (!self.access.registration || !user.role.is_empty()) {
+        let given = !user.role.is_empty() || !user.service_account.is_empty();
+        if add.registers && (!self.access.registration || given) {
             return Err(refused(Code::Denied, "nobody may register here".into(), "ask an administrator for a user"));
         }
         if self.access.users.contains_key(user.name.as_str()) {
@@ -70,11 +87,12 @@ impl State {
         if !add.first && !add.registers {
             self.check_gives(step, &user.role)?;
         }
+        self.check_binds(&user.name, &user.service_account)?;
         if let Some(key) = add.key.filter(|_| self.access.keys.is_empty()) {
             self.insert_key(key);
         }
         user.created_ms = self.now_ms;
-        self.access.users.insert(user.name.as_str().into(), Arc::new(user));
+        self.access.insert_user(user);
         Ok(ACCEPTED)
     }
 
@@ -97,18 +115,24 @@ impl State {
             check_prefix(&prefix)?;
             user.prefix = prefix;
         }
+        if let Some(account) = change.service_account {
+            // Whoever has the account has all that the user may, who asks with less than that at times.
+            self.check_takes(step, &user.role)?;
+            self.check_binds(&user.name, &account)?;
+            user.service_account = account;
+        }
         user.verifier = change.verifier.unwrap_or(user.verifier);
         user.must_change = change.must_change.unwrap_or(user.must_change);
         if user == *before {
             return Ok(ALREADY);
         }
         self.check_admin_remains(&user.name, Some(&user))?;
-        let ends =
-            (before.role != user.role) || user.disabled || (before.verifier != user.verifier && !change.same_password);
+        let other = before.role != user.role || before.service_account != user.service_account;
+        let ends = other || user.disabled || (before.verifier != user.verifier && !change.same_password);
         if ends {
             self.access.end_sessions(&user.name, change.keep_session);
         }
-        self.access.users.insert(user.name.as_str().into(), Arc::new(user));
+        self.access.insert_user(user);
         Ok(ACCEPTED)
     }
 
@@ -117,8 +141,23 @@ impl State {
         self.check_takes(step, &user.role)?;
         self.check_admin_remains(name, None)?;
         self.access.end_sessions(name, 0);
-        self.access.users.remove(name);
+        self.access.remove_user(name);
         Ok(ACCEPTED)
+    }
+
+    /// That a user may have this service account: nobody else has it.
+    fn check_binds(&self, user: &str, account: &str) -> Decision<()> {
+        if account.is_empty() {
+            return Ok(());
+        }
+        check_account(account)?;
+        match self.access.accounts.get(account) {
+            Some(other) if **other != *user => {
+                let message = format!("the service account {account} is {other}'s");
+                Err(refused(Code::Conflict, message, "take it from that user first"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// That whoever asks has all that a role allows: nobody gives more than that, nor a role that is none.
@@ -137,6 +176,10 @@ impl State {
     fn check_has(&self, step: &Step, needed: Rights) -> Decision<()> {
         let theirs = match &*step.principal {
             rights::SYSTEM | rights::ANONYMOUS => Rights::ALL,
+            // There is no session that could have ended: the user is looked at instead.
+            name if step.account && step.session == 0 => {
+                self.access.by_account(name).map(|who| who.rights).unwrap_or_default()
+            }
             // A machine's token may be good for less than its user.
             _ => self.access.principal(step.session, self.now_ms).map(|who| who.rights).unwrap_or_default(),
         };

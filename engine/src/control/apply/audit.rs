@@ -59,11 +59,12 @@ fn changed(change: &wire::ChangeUser) -> String {
     let role = change.role.as_ref().map(|role| format!(" role={role:?}"));
     let disabled = change.disabled.map(|disabled| format!(" disabled={disabled}"));
     let prefix = change.prefix.as_ref().map(|prefix| format!(" prefix={prefix:?}"));
+    let account = change.service_account.as_ref().map(|account| format!(" service_account={account:?}"));
     let quota = change.quota.map(|quota| {
         let api::Quota { jobs, cores, stored_bytes, submissions_a_minute } = quota;
         format!(" jobs={jobs} cores={cores} stored_bytes={stored_bytes} submissions_a_minute={submissions_a_minute}")
     });
-    [Some(change.name.clone()), role, disabled, prefix, quota].into_iter().flatten().collect()
+    [Some(change.name.clone()), role, disabled, prefix, account, quota].into_iter().flatten().collect()
 }
 
 impl State {

@@ -206,7 +206,7 @@ impl<E: MasterEnv> MasterNode<E> {
         }
     }
 
-    /// `Access.Logout`.
+    /// `Access.Logout`. Of whoever has no session, nothing ends: of a service account neither, with `all` or without.
     ///
     /// # Errors
     /// That this master does not lead, or that it is not known whether it was done.

@@ -77,15 +77,47 @@ impl<E: MasterEnv> MasterNode<E> {
         self.authenticate(bearer).await
     }
 
+    /// Who is bound to a service account, NAMESPACE/NAME. Whoever asks has seen to it that the call comes from there.
+    ///
+    /// # Errors
+    /// As [`MasterNode::authenticate`].
+    pub async fn authenticate_account(&self, account: &str) -> Result<Principal, ApiError> {
+        let begun = clock::now::<E::Rt>();
+        self.inner.look_anew(begun, RENEWED).await?;
+        if let Some(principal) = self.inner.who_is(account) {
+            return Ok(principal);
+        }
+        // It was bound a moment ago, elsewhere.
+        self.inner.look_anew(begun, Duration::ZERO).await?;
+        self.inner.who_is(account).ok_or_else(|| {
+            let why = format!("nobody who may be here is bound to the service account {account}");
+            refused(Code::Unauthenticated, why, "ask an administrator for `gristmill user set-account`")
+        })
+    }
+
+    /// As [`MasterNode::authenticate_anew`], of a service account.
+    ///
+    /// # Errors
+    /// As [`MasterNode::authenticate`].
+    pub async fn authenticate_account_anew(&self, account: &str) -> Result<Principal, ApiError> {
+        self.inner.look_anew(clock::now::<E::Rt>(), Duration::ZERO).await?;
+        self.authenticate_account(account).await
+    }
+
     /// Whether somebody who was let in would be so again, with a token that holds.
     ///
     /// # Errors
     /// As [`MasterNode::authenticate`].
     pub async fn is_still_here(&self, who: &Principal) -> Result<(), ApiError> {
-        if who.session == 0 {
+        if who.session == 0 && !who.is_account() {
             return Ok(());
         }
         self.inner.look_anew(clock::now::<E::Rt>(), RENEWED).await?;
+        if who.is_account() {
+            let now = self.inner.who_is(&who.account);
+            let is_here = now.is_some_and(|now| now.name == who.name && now.rights.contain(who.rights));
+            return if is_here { Ok(()) } else { Err(unknown("the user is not the service account's any more")) };
+        }
         let now_ms = self.inner.time_ms();
         let is_here = |state: &State| {
             state.access().principal(who.session, now_ms).is_ok_and(|now| now.rights.contain(who.rights))
@@ -121,6 +153,10 @@ impl<E: MasterEnv> Inner<E> {
     fn who_has(&self, bearer: &str) -> Result<Principal, Bad> {
         let wall_ms = self.env.wall_ms();
         self.log.read_stale(|replica| self.gate.tokens.who_has(&replica.state, bearer, wall_ms))
+    }
+
+    fn who_is(&self, account: &str) -> Option<Principal> {
+        self.log.read_stale(|replica| replica.state.access().of_account(account).ok())
     }
 
     /// Sees to it that what is known here is at most so old, counted from `now`.

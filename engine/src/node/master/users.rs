@@ -72,6 +72,7 @@ fn told(state: &State, user: &wire::UserRecord) -> api::User {
         quota: user.quota,
         sessions: state.access().sessions_of(&user.name).count() as u32,
         jobs: state.jobs_of(&user.name),
+        service_account: user.service_account.clone(),
     }
 }
 
@@ -111,6 +112,7 @@ impl<E: MasterEnv> MasterNode<E> {
             must_change: !request.keep_password || !told.is_empty(),
             quota: request.quota,
             prefix: request.prefix,
+            service_account: request.service_account,
             ..Default::default()
         };
         let add = wire::AddUser { user: Some(user), ..Default::default() };
@@ -143,8 +145,16 @@ impl<E: MasterEnv> MasterNode<E> {
     /// That there is no such user or role, or that nobody would manage users; that this master does not lead.
     pub async fn change_user(&self, who: &Principal, request: api::ChangeUserRequest) -> Result<api::User, ApiError> {
         self.confirm().await?;
-        let api::ChangeUserRequest { name, role, disabled, quota, prefix } = request;
-        let change = wire::ChangeUser { name: name.clone(), role, disabled, quota, prefix, ..Default::default() };
+        let api::ChangeUserRequest { name, role, disabled, quota, prefix, service_account } = request;
+        let change = wire::ChangeUser {
+            name: name.clone(),
+            role,
+            disabled,
+            quota,
+            prefix,
+            service_account,
+            ..Default::default()
+        };
         self.inner.carried_out(who, Action::ChangeUser(change)).await?;
         let state = self.inner.state();
         Ok(state.access().user(&name).map(|user| told(&state, user)).unwrap_or_default())
@@ -210,13 +220,17 @@ impl<E: MasterEnv> MasterNode<E> {
     /// `Users.CreateToken`.
     ///
     /// # Errors
-    /// That there is no such role, or that nobody has logged in; that this master does not lead.
+    /// That there is no such role, or that nobody has logged in, as a service account has not; that this master does not lead.
     pub async fn create_token(
         &self,
         who: &Principal,
         request: api::CreateTokenRequest,
     ) -> Result<api::CreateTokenResponse, ApiError> {
         self.confirm().await?;
+        if who.is_account() {
+            let what = "a service account's token makes no other token";
+            return Err(refused(Code::Denied, what, "log in with `gristmill login`"));
+        }
         if who.session == 0 {
             return Err(refused(Code::State, "a token is of a user, and no login is needed here", "begin with users"));
         }

@@ -39,6 +39,11 @@ fn quota_flags(command: Command) -> Command {
         .arg(number("submissions-per-minute", "Jobs submitted in a minute"))
 }
 
+fn account() -> Arg {
+    let account = Arg::new("service-account").long("service-account").value_name("NAMESPACE/NAME");
+    account.help("A service account of Kubernetes whose tokens are the user's, where masters have --kubernetes-tokens")
+}
+
 fn prefix() -> Arg {
     let prefix = Arg::new("prefix").long("prefix").value_name("PREFIX");
     prefix.help("Files in the store whose names begin so are the user's own; of a new user by default the name and '/'")
@@ -59,11 +64,16 @@ pub(super) fn command(program: &str) -> Command {
                 .requires("password-stdin")
                 .help("The password need not be changed at the first login"),
         )
-        .arg(prefix());
+        .arg(prefix())
+        .arg(account());
     let role = Arg::new("role").value_name("ROLE").required(true);
     let set_role = one("set-role", "Give a user another role; its sessions and tokens end")
         .arg(role.help("The role; '' for none"))
         .after_help(format!("Example:\n  {program} user set-role ann user"));
+    let account = Arg::new("account").value_name("NAMESPACE/NAME").required(true);
+    let set_account = one("set-account", "Bind a user to a service account of Kubernetes; its sessions and tokens end")
+        .arg(account.help("The service account; '' for none"))
+        .after_help(format!("Example:\n  {program} user set-account loader batch/loader"));
     let changed = ArgGroup::new("changed").args(QUOTA).arg("prefix").multiple(true).required(true);
     let set_quota = quota_flags(one("set-quota", "Change what a user may have; what is not said stays")).arg(prefix());
     let set_quota = set_quota
@@ -81,6 +91,7 @@ pub(super) fn command(program: &str) -> Command {
         .subcommand(ls(program))
         .subcommand(one("show", "Show a user").arg(output()))
         .subcommand(set_role)
+        .subcommand(set_account)
         .subcommand(set_quota)
         .subcommand(one("disable", "Refuse a user's logins; its sessions and tokens end"))
         .subcommand(one("enable", "Allow a user's logins again"))
@@ -122,6 +133,12 @@ pub(super) fn run(program: &str, of: &ArgMatches) -> Result<(), Failure> {
             let role = text(of, "role");
             let told = if role.is_empty() { "has no role".into() } else { format!("has the role {role}") };
             changed(program, of, api::ChangeUserRequest { role: Some(role), ..change }, &told)
+        }
+        "set-account" => {
+            let account = text(of, "account");
+            let none = || "has no service account".to_string();
+            let told = if account.is_empty() { none() } else { format!("has the service account {account}") };
+            changed(program, of, api::ChangeUserRequest { service_account: Some(account), ..change }, &told)
         }
         "set-quota" => {
             let quota = if of_quota(of) { Some(quota(of, find(&name, of)?.quota.unwrap_or_default())) } else { None };
@@ -201,6 +218,7 @@ fn add(program: &str, name: String, of: &ArgMatches) -> Result<(), Failure> {
         keep_password: of.get_flag("keep-password"),
         quota: of_quota(of).then(|| quota(of, api::Quota::default())),
         prefix: text(of, "prefix"),
+        service_account: text(of, "service-account"),
     };
     let made = done(users(of)?.add(request(user)))?;
     say(&format!("{program}: {name} is added"));
@@ -225,7 +243,7 @@ fn as_json(user: &api::User) -> Value {
     json!({
         "name": user.name, "role": user.role, "disabled": user.disabled, "must_change": user.must_change,
         "created_ms": user.created_ms, "prefix": user.prefix, "quota": quota_json(user.quota.as_ref()),
-        "sessions": user.sessions, "jobs": user.jobs,
+        "sessions": user.sessions, "jobs": user.jobs, "service_account": user.service_account,
     })
 }
 
@@ -249,12 +267,12 @@ fn list_users(of: &ArgMatches) -> Result<(), Failure> {
             break;
         }
     }
-    let head = ["USER", "ROLE", "STATE", "JOBS", "SESSIONS", "FILES", "QUOTA", "CREATED"];
+    let head = ["USER", "ROLE", "STATE", "JOBS", "SESSIONS", "FILES", "QUOTA", "CREATED", "ACCOUNT"];
     let row = |user: &api::User| {
         let (jobs, sessions) = (user.jobs.to_string(), user.sessions.to_string());
         let (quota, created) = (quota_text(user.quota.as_ref()), date(user.created_ms));
         let (name, role, files) = (user.name.clone(), user.role.clone(), user.prefix.clone());
-        vec![name, role, state(user).into(), jobs, sessions, files, quota, created]
+        vec![name, role, state(user).into(), jobs, sessions, files, quota, created, user.service_account.clone()]
     };
     list(of, &all, (&head, 5), row, as_json)
 }
@@ -278,6 +296,7 @@ fn show_user(name: &str, of: &ArgMatches) -> Result<(), Failure> {
         ("jobs", user.jobs.to_string()),
         ("sessions", user.sessions.to_string()),
         ("created", date(user.created_ms)),
+        ("account", user.service_account.clone()),
     ];
     show(of, &user.name, rows, &as_json(&user))
 }

@@ -14,7 +14,7 @@ use crate::cluster::boot::Access;
 
 /// Least memory that a guess at a password costs.
 const LEAST: u64 = 8 << 10;
-const HEADING: &str = "Users";
+pub(super) const HEADING: &str = "Users";
 
 /// Adds them to a command of a master.
 pub(super) fn flags(command: Command) -> Command {
@@ -22,6 +22,8 @@ pub(super) fn flags(command: Command) -> Command {
         let file = Arg::new(name).long(name).value_name("FILE").value_parser(value_parser!(PathBuf));
         file.value_hint(ValueHint::FilePath).help(help).help_heading(HEADING)
     };
+    #[cfg(feature = "objects")]
+    let command = super::kubernetes::flags(command);
     let no_login = Arg::new("no-login").long("no-login").action(ArgAction::SetTrue).help_heading(HEADING);
     let others = ["insecure", "tls-ca", "tls-cert", "tls-key", "admin-password-file", "recover-admin"];
     command
@@ -67,7 +69,12 @@ pub(super) fn access(of: &ArgMatches) -> Result<Access, Failure> {
         password: secret("admin-password-file")?,
         reset: secret("recover-admin")?,
     };
-    Ok(Access { login, accounts })
+    Ok(Access {
+        login,
+        accounts,
+        #[cfg(feature = "objects")]
+        kubernetes: super::kubernetes::config(of)?,
+    })
 }
 
 /// The password that is a file's first line.
