@@ -349,12 +349,13 @@ impl Service for Apps {
     type GetFileStream = Pieces;
 
     async fn get_file(&self, request: Request<api::GetFileRequest>) -> Result<Response<Pieces>, Status> {
-        let digest = request.into_inner().digest;
+        let (who, digest) = (who(&request)?, request.into_inner().digest);
         if digest.len() != 32 {
             return Err(Status::invalid_argument("a digest has 32 bytes"));
         }
         let (name, store) = (Name::new(commit::app_file(&digest)).map_err(status)?, self.store.clone());
-        let sent = |to| async move { data::send(&store, &name, (0, u64::MAX), &to).await.map(drop).map_err(status) };
+        let mut reader = data::Reader::new(&self.node, &who);
+        let sent = |to| async move { data::send(&store, &name, (0, u64::MAX), &to, &mut reader).await.map(drop) };
         Ok(Response::new(data::pieces(sent)))
     }
 

@@ -241,7 +241,7 @@ pub async fn run(
     let guard = Guard::new(node.cloned(), login);
     #[cfg(feature = "objects")]
     let guard = guard.reviewing(reviewer);
-    let routes = http::beside(guard.before(routes.add_service(health::health(node))), node.is_some());
+    let routes = http::beside(guard.before(routes.add_service(health::health(node))), node.is_some(), login);
     let (end, mut ended) = watch::channel(false);
     let serving = tokio::spawn(listener.serve(routes, async move {
         let _ = ended.wait_for(|over| *over).await;

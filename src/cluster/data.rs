@@ -55,6 +55,9 @@ const OURS: &str = ".gristmill";
 /// Pieces on their way to a client.
 pub(super) type Pieces = Pin<Box<dyn Stream<Item = Result<api::Chunk, Status>> + Send>>;
 
+/// How often is looked whether somebody may have what is being sent.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Bytes below prefixes, and when they were counted.
 type Counted = BTreeMap<Arc<str>, (Instant, u64)>;
 
@@ -364,23 +367,50 @@ impl Data {
     }
 }
 
+/// Somebody to whom bytes are sent, for as long as that one may have them.
+pub(super) struct Reader {
+    node: MasterNode<World>,
+    who: Principal,
+    looked: Instant,
+}
+
+impl Reader {
+    pub(super) fn new(node: &MasterNode<World>, who: &Principal) -> Self {
+        Self { node: node.clone(), who: who.clone(), looked: Instant::now() }
+    }
+
+    /// Looks again once a second.
+    async fn is_here(&mut self) -> Result<(), Status> {
+        if self.looked.elapsed() < LOOK {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        self.node.is_still_here(&self.who).await.map_err(of_api)
+    }
+}
+
 /// Sends bytes of an object, at most `length` from `offset` on.
 ///
 /// # Errors
-/// Those of the store. `None`: nobody listens any more.
+/// Those of the store; that the reader is not here any more. `None`: nobody listens any more.
 pub(super) async fn send(
     store: &Shared,
     name: &Name,
     (offset, length): (u64, u64),
     to: &mpsc::Sender<Result<api::Chunk, Status>>,
-) -> Result<Option<()>, Error> {
-    let meta = patiently(|| store.head(name)).await.0?;
+    reader: &mut Reader,
+) -> Result<Option<()>, Status> {
+    let meta = patiently(|| store.head(name)).await.0.map_err(status)?;
     let end = meta.len.min(offset.saturating_add(length));
     let mut at = offset;
+    let changed =
+        |how: &str| status(Error::new(Kind::Changed, format!("{name} {how} while it was read; read it again")));
     while at < end {
-        let mut bytes = Bytes::from(patiently(|| store.get(name, at..end.min(at + READ))).await.0?);
+        reader.is_here().await?;
+        let read = patiently(|| store.get(name, at..end.min(at + READ))).await.0.map_err(status)?;
+        let mut bytes = Bytes::from(read);
         if bytes.is_empty() {
-            return Err(Error::new(Kind::Changed, format!("{name} became shorter while it was read; read it again")));
+            return Err(changed("became shorter"));
         }
         at += bytes.len() as u64;
         while !bytes.is_empty() {
@@ -391,11 +421,8 @@ pub(super) async fn send(
             }
         }
     }
-    let now = patiently(|| store.head(name)).await.0?;
-    match now.version == meta.version {
-        true => Ok(Some(())),
-        false => Err(Error::new(Kind::Changed, format!("{name} was replaced while it was read; read it again"))),
-    }
+    let now = patiently(|| store.head(name)).await.0.map_err(status)?;
+    if now.version == meta.version { Ok(Some(())) } else { Err(changed("was replaced")) }
 }
 
 /// A stream of pieces that `work` sends, ended by its error if it has one.
@@ -415,7 +442,12 @@ where
 }
 
 /// `Jobs.Result`: the parts of a job's output, or one of them.
-pub(super) async fn result(store: Shared, job: &api::JobStatus, part: Option<u32>) -> Result<Pieces, Status> {
+pub(super) async fn result(
+    store: Shared,
+    job: &api::JobStatus,
+    part: Option<u32>,
+    mut reader: Reader,
+) -> Result<Pieces, Status> {
     if job.state() != api::JobState::Completed {
         let state = job.state().as_str_name().trim_start_matches("JOB_STATE_").to_lowercase();
         return Err(Status::failed_precondition(format!("job {} is {state}: it has no result", job.id)));
@@ -441,7 +473,7 @@ pub(super) async fn result(store: Shared, job: &api::JobStatus, part: Option<u32
     let names = names.map_err(status)?;
     Ok(pieces(|to| async move {
         for name in names {
-            if send(&store, &name, (0, u64::MAX), &to).await.map_err(status)?.is_none() {
+            if send(&store, &name, (0, u64::MAX), &to, &mut reader).await?.is_none() {
                 break;
             }
         }
@@ -507,6 +539,8 @@ impl api::data_server::Data for Data {
         }
         let (path, bytes, crc32c) = self.receive(&name, most, &mut messages).await?;
         let mapped = map_file(&path).map_err(|e| Status::internal(format!("{name}: {e}")))?;
+        // It may have taken hours.
+        self.node.is_still_here(&who).await.map_err(of_api)?;
         self.store(&name, mapped, begin.overwrite).await.map_err(status)?;
         self.count(&who, bytes);
         self.node.done(&who, "Data/Put", name.as_str());
@@ -522,8 +556,9 @@ impl api::data_server::Data for Data {
         // That it is not there is told before the stream begins.
         patiently(|| store.head(&name)).await.0.map_err(status)?;
         let length = if request.length == 0 { u64::MAX } else { request.length };
+        let mut reader = Reader::new(&self.node, &who);
         Ok(Response::new(pieces(|to| async move {
-            send(&store, &name, (request.offset, length), &to).await.map(drop).map_err(status)
+            send(&store, &name, (request.offset, length), &to, &mut reader).await.map(drop)
         })))
     }
 

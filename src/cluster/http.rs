@@ -65,7 +65,10 @@ fn input(route: &Route, call: &MethodDescriptor) -> MessageDescriptor {
 }
 
 /// Adds the routes to the services that they call, of a node that has them.
-pub(crate) fn beside(services: Routes, has: bool) -> Routes {
+///
+/// Where nobody logs in, a page whose name somebody made to mean this machine would be an administrator: only names that
+/// always mean it are answered then.
+pub(crate) fn beside(services: Routes, has: bool, login: bool) -> Routes {
     if !has {
         return services;
     }
@@ -76,6 +79,11 @@ pub(crate) fn beside(services: Routes, has: bool) -> Routes {
         let Some(call) = method(route).map(Arc::new) else { continue };
         let services = services.clone();
         let answer = move |path: RawPathParams, RawQuery(query): RawQuery, request: Request| async move {
+            if !login && !is_named_here(&request) {
+                let what =
+                    "without login only localhost and addresses of this machine are answered; call it by one of these";
+                return refusal(&Status::permission_denied(what));
+            }
             let done = answered(route, &call, services, &path, query.as_deref(), request).await;
             done.unwrap_or_else(|status| refusal(&status))
         };
@@ -139,6 +147,16 @@ fn inward<T>(head: &Parts, message: T) -> tonic::Request<T> {
         request.extensions_mut().insert(*shown);
     }
     request
+}
+
+/// Whether a request is to a name that always means this machine.
+fn is_named_here(request: &Request) -> bool {
+    let authority = request.uri().authority().map(|authority| authority.as_str().to_string());
+    let host = || request.headers().get(HOST).and_then(|host| host.to_str().ok()).map(String::from);
+    let Some(named) = authority.or_else(host) else { return false };
+    let host = named.rsplit_once(':').map_or(&*named, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok()
 }
 
 /// Refuses what a page of another origin sends.
@@ -348,6 +366,22 @@ pub(super) fn refusal(status: &Status) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_may_mean_anything_is_told_from_an_address() {
+        let asked = |uri: &str, host: &'static str| {
+            let mut request = Request::builder().uri(uri).body(Body::empty()).unwrap();
+            request.headers_mut().insert(HOST, HeaderValue::from_static(host));
+            is_named_here(&request)
+        };
+        for here in ["127.0.0.1:7070", "localhost:7070", "[::1]:7070", "LOCALHOST", "10.0.0.1:1"] {
+            assert!(asked("/v1/jobs", here), "{here}");
+        }
+        for elsewhere in ["evil.example:7070", "localhost.evil.example", "", "127.0.0.1.evil.example:1"] {
+            assert!(!asked("/v1/jobs", elsewhere), "{elsewhere}");
+        }
+        assert!(!asked("http://evil.example/v1/jobs", "127.0.0.1"));
+    }
 
     #[test]
     fn pages_of_other_origins_are_told_by_either_version_of_the_protocol() {

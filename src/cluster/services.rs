@@ -291,7 +291,8 @@ impl Jobs for Master {
                 format!("job {} is {}'s: it takes the right data.read.any to see its result", job.id, job.principal);
             return Err(Status::permission_denied(what));
         }
-        data::result(self.store.clone(), &job, part).await.map(Response::new)
+        let reader = data::Reader::new(&self.node, &who);
+        data::result(self.store.clone(), &job, part, reader).await.map(Response::new)
     }
 
     async fn logs(&self, request: Request<api::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {

@@ -53,6 +53,16 @@ fn keys(name: &str, from: &str) -> [(String, u32); 2] {
 }
 
 impl Attempts {
+    /// A try begins: it counts as a failure until it went well, so that many at once are no more than many.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn begin(&mut self, name: &str, from: &str, now: Duration) -> Result<(), Duration> {
+        self.check(name, from, now)?;
+        self.failed(name, from, now);
+        Ok(())
+    }
+
     /// Whether a try may be made now.
     ///
     /// # Errors
@@ -76,9 +86,12 @@ impl Attempts {
         }
     }
 
-    /// A try went well: the name's failures are forgotten. The address may have tried others.
-    pub fn succeeded(&mut self, name: &str) {
+    /// A try went well: the name's failures are forgotten, and of the address this one. It may have tried others.
+    pub fn succeeded(&mut self, name: &str, from: &str) {
         self.of.remove(&format!("n{name}"));
+        if let Some(failures) = self.of.get_mut(&format!("a{from}")) {
+            failures.count = failures.count.saturating_sub(1);
+        }
     }
 }
 
@@ -104,7 +117,7 @@ mod tests {
             attempts.failed("ann", "b", now);
         }
         assert!(attempts.check("ann", "b", now + 8 * FORGOTTEN).is_ok());
-        attempts.succeeded("ann");
+        attempts.succeeded("ann", "c");
         assert_eq!(attempts.check("ann", "c", now), Ok(()));
     }
 
@@ -117,6 +130,20 @@ mod tests {
         }
         assert_eq!(attempts.check("another", "a", S), Err(S));
         assert_eq!(attempts.check("another", "b", S), Ok(()));
+    }
+
+    #[test]
+    fn who_logs_in_often_from_one_place_does_not_wait() {
+        let mut attempts = Attempts::default();
+        for _ in 0..10 * FREE * ADDRESS {
+            assert_eq!(attempts.begin("ann", "a", S), Ok(()));
+            attempts.succeeded("ann", "a");
+        }
+        // Tries that have not come to anything yet count.
+        for _ in 0..FREE {
+            assert_eq!(attempts.begin("bob", "a", S), Ok(()));
+        }
+        assert_eq!(attempts.begin("bob", "a", S), Err(S));
     }
 
     #[test]

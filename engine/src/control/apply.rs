@@ -24,6 +24,8 @@ use gristmill_proto::internal::v1::reply::Outcome;
 use gristmill_raft::planted::{self, Bug, planted};
 use prost::Message as _;
 
+pub(crate) use audit::bounded;
+
 use super::ids::TaskId;
 use super::limits;
 use super::state::State;
@@ -143,7 +145,7 @@ impl State {
             Action::RemoveUser(remove) => self.remove_user(step, &remove.name),
             Action::OpenSession(open) => self.open_session(step, open),
             Action::RefreshSession(refresh) => self.refresh_session(refresh),
-            Action::EndSessions(end) => self.end_sessions(&end),
+            Action::EndSessions(end) => self.end_sessions(step, &end),
             Action::PutRole(role) => self.put_role(step, &role),
             Action::RemoveRole(role) => self.remove_role(step, &role.name),
             Action::RotateKeys(rotate) => self.rotate_keys(rotate),

@@ -86,7 +86,7 @@ pub const USERS: usize = 10_000;
 pub const ACCOUNT_BYTES: usize = 512;
 /// Sessions and tokens for machines of all users.
 pub const SESSIONS: usize = 200_000;
-/// Those of one user; one more ends the oldest session.
+/// Sessions of one user, of which one more ends the oldest; and tokens for machines, of which there are no more.
 pub const SESSIONS_OF_A_USER: usize = 100;
 /// How long a session lasts.
 pub const SESSION_MS: u64 = 14 * 24 * 60 * 60 * 1000;

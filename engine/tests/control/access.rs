@@ -66,7 +66,9 @@ fn opening(name: &str, token: bool) -> wire::OpenSession {
 }
 
 fn opened(world: &mut World, name: &str, token: bool) -> u64 {
-    match world.commit(name, Action::OpenSession(opening(name, token))) {
+    // Users make tokens in a session; tests need none.
+    let principal = if token { "system" } else { name };
+    match world.commit(principal, Action::OpenSession(opening(name, token))) {
         Outcome::Opened(session) => session,
         other => panic!("{other:?}"),
     }
@@ -271,7 +273,15 @@ fn what_takes_something_from_a_user_ends_the_sessions() {
         (change(wire::ChangeUser { role: Some("reader".into()), ..changing("bob") }), true),
         (change(wire::ChangeUser { disabled: Some(true), ..changing("bob") }), true),
         (change(wire::ChangeUser { verifier: verifier.clone(), must_change: Some(true), ..changing("bob") }), true),
-        (change(wire::ChangeUser { verifier: verifier.clone(), same_password: true, ..changing("bob") }), false),
+        (
+            change(wire::ChangeUser {
+                verifier: verifier.clone(),
+                same_password: true,
+                shown: "of bob".into(),
+                ..changing("bob")
+            }),
+            false,
+        ),
         (change(wire::ChangeUser { quota: Some(Quota { jobs: 3, ..Quota::default() }), ..changing("bob") }), false),
         (change(wire::ChangeUser { prefix: Some("b/".into()), ..changing("bob") }), false),
         (Action::RemoveUser(wire::RemoveUser { name: "bob".into() }), true),
@@ -293,7 +303,15 @@ fn what_takes_something_from_a_user_ends_the_sessions() {
     // One's own new password leaves the session with which it was set.
     accepted(ask(&mut world, ann, adding("bob", "user")));
     let (mine, other) = (opened(&mut world, "bob", false), opened(&mut world, "bob", false));
-    let own = wire::ChangeUser { verifier, must_change: Some(false), keep_session: mine, ..changing("bob") };
+    let shown = "of bob".to_string();
+    let own = wire::ChangeUser { verifier, must_change: Some(false), keep_session: mine, shown, ..changing("bob") };
+    // Of one that has ended, or with a password that was replaced since it was shown.
+    for (session, late) in [
+        (999, wire::ChangeUser { keep_session: 999, ..own.clone() }),
+        (mine, wire::ChangeUser { shown: "of before".into(), ..own.clone() }),
+    ] {
+        assert!(matches!(ask(&mut world, ("bob", session), change(late)), Outcome::Refused(_)));
+    }
     accepted(ask(&mut world, ("bob", mine), change(own)));
     assert!(is_here(world.state(), mine) && !is_here(world.state(), other));
     // A login that looked at the password before it was another one comes to nothing.
@@ -484,4 +502,59 @@ fn a_user_has_no_more_attempts_at_a_time_than_the_quota_says() {
         most = most.max(of(&world, "ann"));
     }
     assert_eq!(most, 3, "what ends makes room for another");
+}
+
+/// A token that may manage users, of somebody who may do more, gets no more by its user's own password or by other tokens.
+#[test]
+fn a_token_takes_over_neither_its_user_nor_makes_another() {
+    let (mut world, ann) = begun();
+    let role = wire::RoleRecord { name: "desk".into(), rights: vec!["users.manage".into(), "tokens.create".into()] };
+    accepted(ask(&mut world, ("ann", ann), Action::PutRole(role)));
+    let mut token = opening("ann", true);
+    token.session.as_mut().unwrap().role = "desk".into();
+    let Outcome::Opened(desk) = ask(&mut world, ("ann", ann), Action::OpenSession(token.clone())) else { panic!() };
+    let reset = wire::ChangeUser { verifier: Some("mine".into()), must_change: Some(true), ..changing("ann") };
+    let own = wire::ChangeUser {
+        verifier: Some("mine".into()),
+        must_change: Some(false),
+        keep_session: desk,
+        shown: "of ann".into(),
+        ..changing("ann")
+    };
+    for refused in [reset.clone(), own, wire::ChangeUser { disabled: Some(true), ..changing("ann") }] {
+        assert_eq!(
+            code(ask(&mut world, ("ann", desk), Action::ChangeUser(refused.clone()))),
+            Code::Denied,
+            "{refused:?}"
+        );
+    }
+    let child = Action::OpenSession(token);
+    assert_eq!(code(ask(&mut world, ("ann", desk), child.clone())), Code::Unauthenticated);
+    accepted(ask(
+        &mut world,
+        ("ann", ann),
+        Action::EndSessions(wire::EndSessions { session: desk, user: "ann".into() }),
+    ));
+    assert_eq!(code(ask(&mut world, ("ann", desk), child)), Code::Unauthenticated, "it has ended");
+    accepted(ask(&mut world, ("ann", ann), Action::ChangeUser(reset)));
+}
+
+#[test]
+fn prefixes_are_apart_and_given_by_those_who_may_read_all() {
+    let (mut world, ann) = begun();
+    let role = wire::RoleRecord {
+        name: "clerk".into(),
+        rights: ["users.manage", "data.read", "data.write"].map(String::from).to_vec(),
+    };
+    accepted(ask(&mut world, ("ann", ann), Action::PutRole(role)));
+    accepted(ask(&mut world, ("ann", ann), adding("bob", "clerk")));
+    let bob = ("bob", opened(&mut world, "bob", false));
+    let prefix = |name: &str, prefix: &str| {
+        Action::ChangeUser(wire::ChangeUser { prefix: Some(prefix.into()), ..changing(name) })
+    };
+    assert_eq!(code(ask(&mut world, bob, prefix("bob", "others/"))), Code::Denied);
+    assert_eq!(code(ask(&mut world, ("ann", ann), prefix("bob", "ann/"))), Code::Conflict);
+    assert_eq!(code(ask(&mut world, ("ann", ann), prefix("bob", "ann/bob/"))), Code::Conflict);
+    accepted(ask(&mut world, ("ann", ann), prefix("bob", "team/bob/")));
+    assert_eq!(code(ask(&mut world, ("ann", ann), adding("team", ""))), Code::Conflict);
 }

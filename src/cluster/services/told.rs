@@ -87,7 +87,8 @@ impl Master {
         match self.seen(asked, who, job).await {
             Ok(job) => Ok(job.state() >= api::JobState::Completed),
             Err(status) if status.code() == Code::Unauthenticated => Err(status),
-            Err(_) => Ok(false),
+            // Without a leader the job is not known to have ended; without a majority, nor is it who may see it.
+            Err(status) => self.node.is_still_here(who).await.map(|()| false).map_err(|_| status),
         }
     }
 }

@@ -83,7 +83,7 @@ impl State {
         if user.prefix.is_empty() {
             user.prefix = format!("{}/", user.name);
         }
-        check_prefix(&user.prefix)?;
+        self.check_prefix(step, &user)?;
         if !add.first && !add.registers {
             self.check_gives(step, &user.role)?;
         }
@@ -100,20 +100,20 @@ impl State {
         let before = self.access.users.get(change.name.as_str()).cloned();
         let before = before.ok_or_else(|| no_user(&change.name))?;
         let mut user = (*before).clone();
+        self.check_verifier(step, &user, &change)?;
         if let Some(role) = change.role {
             self.check_gives(step, &role)?;
             self.check_takes(step, &user.role)?;
             user.role = role;
         }
-        let privileged = change.disabled.is_some() || change.must_change == Some(true);
-        if privileged && *step.principal != *user.name {
+        if change.disabled.is_some() || change.quota.is_some() || change.prefix.is_some() {
             self.check_takes(step, &user.role)?;
         }
         user.disabled = change.disabled.unwrap_or(user.disabled);
         user.quota = change.quota.or(user.quota);
         if let Some(prefix) = change.prefix {
-            check_prefix(&prefix)?;
             user.prefix = prefix;
+            self.check_prefix(step, &user)?;
         }
         if let Some(account) = change.service_account {
             // Whoever has the account has all that the user may, who asks with less than that at times.
@@ -134,6 +134,43 @@ impl State {
         }
         self.access.insert_user(user);
         Ok(ACCEPTED)
+    }
+
+    /// Who may give a user this verifier: whoever has just shown the password that the user has still, in a session that is
+    /// no machine's; or who may take the user's role, even if that is one's own, of which a token may have less.
+    fn check_verifier(&self, step: &Step, user: &wire::UserRecord, change: &wire::ChangeUser) -> Decision<()> {
+        if change.verifier.is_none() && change.must_change.is_none() {
+            return Ok(());
+        }
+        let of_session = |session: &Arc<wire::SessionRecord>| session.user == user.name && !session.token;
+        let own = change.keep_session != 0
+            && change.keep_session == step.session
+            && self.access.sessions.get(&step.session).is_some_and(of_session);
+        if own || change.same_password {
+            return if change.shown == user.verifier { Ok(()) } else { Err(super::sessions::gone()) };
+        }
+        self.check_takes(step, &user.role)
+    }
+
+    /// That a prefix is one, is not mixed up with another user's, and, if it is not the name, is given by somebody to whom
+    /// all files are open.
+    fn check_prefix(&self, step: &Step, user: &wire::UserRecord) -> Decision<()> {
+        check_prefix(&user.prefix)?;
+        if user.prefix != format!("{}/", user.name) {
+            self.check_has(step, Rights::these(&[Right::DataReadAny, Right::DataWriteAny]))?;
+        }
+        let mixed = |other: &&Arc<wire::UserRecord>| {
+            let within = other.prefix.starts_with(&user.prefix) || user.prefix.starts_with(&other.prefix);
+            other.name != user.name && within
+        };
+        match self.access.users.values().find(mixed) {
+            Some(other) => {
+                let message =
+                    format!("{} and {} of {} are one within the other", user.prefix, other.prefix, other.name);
+                Err(refused(Code::Conflict, message, "take another prefix, or another name"))
+            }
+            None => Ok(()),
+        }
     }
 
     pub(super) fn remove_user(&mut self, step: &Step, name: &str) -> Decision<Outcome> {
@@ -169,7 +206,7 @@ impl State {
     }
 
     /// The same for a role that is taken from somebody, or whose password is set.
-    fn check_takes(&self, step: &Step, role: &str) -> Decision<()> {
+    pub(super) fn check_takes(&self, step: &Step, role: &str) -> Decision<()> {
         self.check_has(step, self.access.rights_of(role))
     }
 
@@ -214,6 +251,14 @@ impl State {
         })?;
         self.check_has(step, rights)?;
         self.check_has(step, self.access.rights_of(&role.name))?;
+        let whole = self.access.rights_of(&role.name) == Rights::ALL && rights != Rights::ALL;
+        let manages = |user: &&Arc<wire::UserRecord>| {
+            !user.disabled && user.role != role.name && self.access.rights_of(&user.role) == Rights::ALL
+        };
+        if whole && !self.access.users.values().any(|user| manages(&user)) {
+            let message = format!("without all rights in {} there is no administrator", role.name);
+            return Err(refused(Code::State, message, "give somebody the role admin first"));
+        }
         let is_new = !self.access.roles.contains_key(role.name.as_str());
         if is_new && self.access.roles.len() >= limits::ROLES {
             let message = format!("there are {} roles", limits::ROLES);

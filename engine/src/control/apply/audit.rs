@@ -105,7 +105,8 @@ impl State {
     }
 }
 
-fn bounded(event: api::AuditEvent) -> api::AuditEvent {
+/// Within the bounds of an event.
+pub(crate) fn bounded(event: api::AuditEvent) -> api::AuditEvent {
     let short = |text| cut(text, limits::LONG_NAME_BYTES);
     api::AuditEvent {
         user: short(event.user),

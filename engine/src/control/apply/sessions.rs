@@ -10,11 +10,12 @@ use super::access::no_user;
 use super::{ACCEPTED, ALREADY, Decision, Step, refused};
 use crate::auth::word;
 use crate::control::limits;
+use crate::control::rights::SYSTEM;
 use crate::control::state::State;
 use crate::control::task::cut;
 
 /// The same whatever is wrong with a session.
-fn gone() -> wire::Refused {
+pub(super) fn gone() -> wire::Refused {
     refused(Code::Unauthenticated, "the session has ended".into(), "log in again")
 }
 
@@ -26,6 +27,13 @@ impl State {
         if user.disabled || (!session.token && user.verifier != open.verifier) {
             return Err(gone());
         }
+        if session.token && *step.principal != *SYSTEM {
+            // Who asks may have ended since; and what a token could make would outlive it.
+            let parent = self.access.sessions.get(&step.session).filter(|parent| parent.user == session.user);
+            if !parent.is_some_and(|parent| !parent.token && parent.expires_ms > self.now_ms) {
+                return Err(gone());
+            }
+        }
         if session.secret.len() != 32 {
             return Err(refused(Code::Invalid, "the session has no secret".into(), ""));
         }
@@ -35,15 +43,17 @@ impl State {
         }
         let now_ms = self.now_ms;
         self.access.forget_ended(now_ms);
-        let of_user: Vec<(bool, u64)> = self.access.sessions_of(&session.user).map(|s| (s.token, s.id)).collect();
-        if of_user.len() >= limits::SESSIONS_OF_A_USER {
-            match of_user.iter().find(|(token, _)| !token) {
-                Some((_, oldest)) => drop(self.access.end_session(*oldest)),
-                None => {
-                    let message = format!("{} has {} tokens", session.user, of_user.len());
-                    return Err(refused(Code::Limit, message, "end those that are not needed"));
-                }
+        let alike = self.access.sessions_of(&session.user).filter(|other| other.token == session.token);
+        let alike: Vec<u64> = alike.map(|other| other.id).collect();
+        match alike.first() {
+            Some(oldest) if alike.len() >= limits::SESSIONS_OF_A_USER && !session.token => {
+                self.access.end_session(*oldest);
             }
+            Some(_) if alike.len() >= limits::SESSIONS_OF_A_USER => {
+                let message = format!("{} has {} tokens", session.user, alike.len());
+                return Err(refused(Code::Limit, message, "end those that are not needed"));
+            }
+            _ => {}
         }
         if self.access.sessions.len() >= limits::SESSIONS {
             let message = format!("there are {} sessions", limits::SESSIONS);
@@ -51,8 +61,8 @@ impl State {
         }
         let holds_ms = session.expires_ms.saturating_sub(now_ms);
         session.expires_ms = match session.token {
-            true => now_ms + holds_ms.clamp(*limits::TOKEN_MS.start(), *limits::TOKEN_MS.end()),
-            false => now_ms + limits::SESSION_MS,
+            true => now_ms.saturating_add(holds_ms.clamp(*limits::TOKEN_MS.start(), *limits::TOKEN_MS.end())),
+            false => now_ms.saturating_add(limits::SESSION_MS),
         };
         (session.id, session.created_ms, session.used_ms) = (step.index, now_ms, now_ms);
         session.before = bytes::Bytes::new();
@@ -86,7 +96,11 @@ impl State {
         Ok(Outcome::Opened(refresh.session))
     }
 
-    pub(super) fn end_sessions(&mut self, end: &wire::EndSessions) -> Decision<Outcome> {
+    pub(super) fn end_sessions(&mut self, step: &Step, end: &wire::EndSessions) -> Decision<Outcome> {
+        let role = self.access.users.get(end.user.as_str()).map(|user| user.role.clone()).unwrap_or_default();
+        if *step.principal != *end.user {
+            self.check_takes(step, &role)?;
+        }
         let ended = match end.session {
             0 => self.access.end_sessions(&end.user, 0),
             id => {

@@ -88,6 +88,10 @@ impl State {
             let message = format!("{} is no user of this cluster any more", step.principal);
             return Err(refused(Code::Denied, message, "ask an administrator"));
         }
+        // It was there when this was decided.
+        if step.session != 0 && self.access.principal(step.session, self.now_ms).is_err() {
+            return Err(super::sessions::gone());
+        }
         let quota = self.access.quota(&step.principal);
         let mine = self.live_of_user.get(&step.principal).copied().unwrap_or_default();
         if quota.jobs > 0 && mine >= quota.jobs {

@@ -3,7 +3,7 @@
 //! Passwords are hashed on threads of their own, few at a time, whatever comes in: the leader has other work. A login that
 //! fails is answered after the same time, whatever was wrong with it.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -18,9 +18,11 @@ use zeroize::Zeroizing;
 
 use super::api::refused;
 use super::{ApiError, Code, Inner, MasterEnv, MasterNode};
+use crate::auth::attempts::Attempts;
 use crate::auth::password::{self, BYTES, Cost};
 use crate::auth::token::{self, Claims};
 use crate::auth::{Secret, word};
+use crate::control::limits::SHORT_NAME_BYTES;
 use crate::control::rights::{Principal, Rights};
 use crate::node::clock;
 
@@ -31,6 +33,11 @@ pub(super) const HASHING: (usize, usize) = (1, 16);
 
 fn wrong() -> ApiError {
     refused(Code::Unauthenticated, "the user or the password is wrong", "see to both, or ask an administrator")
+}
+
+fn too_many(wait: Duration) -> ApiError {
+    let what = "too many attempts have failed of late";
+    refused(Code::Limit, what, &format!("try again in {} s", wait.as_secs() + 1))
 }
 
 pub(super) fn senseless() -> ApiError {
@@ -63,7 +70,13 @@ impl<E: MasterEnv> Inner<E> {
     /// Does something with a password when it is its turn.
     async fn hashing<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
         let busy = || refused(Code::Limit, "too many people log in at this time", "try again in a few seconds");
-        let _turn = self.hashes.take().await.ok_or_else(busy)?;
+        let turn = self.hashes.take().await.ok_or_else(busy)?;
+        // The turn is over when the work is, whether or not anybody waits for it.
+        let work = move || {
+            let done = work();
+            drop(turn);
+            done
+        };
         let done = self.env.hashing(work).await;
         done.ok_or_else(|| refused(Code::Unknown, "the master panicked over a password", "try again"))
     }
@@ -82,13 +95,13 @@ impl<E: MasterEnv> Inner<E> {
         self.hashing(move || password::is_right(&password, &verifier, cost)).await
     }
 
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts a try, before it is made.
     fn may_try(&self, user: &str, from: &str) -> Result<(), ApiError> {
-        let attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        attempts.check(user, from, self.now().mono).map_err(|wait| {
-            let what = "too many attempts have failed of late";
-            refused(Code::Limit, what, &format!("try again in {} s", wait.as_secs() + 1))
-        })
+        self.attempts().begin(user, from, self.now().mono).map_err(too_many)
     }
 
     /// A password that was tried: whether it is that of a user who may log in. Failures count, and wait.
@@ -99,11 +112,9 @@ impl<E: MasterEnv> Inner<E> {
         let verifier = known.as_ref().map(|user| user.verifier.clone()).unwrap_or_default();
         let right = self.is_right(password, verifier).await?;
         if let Some(known) = known.filter(|known| right && !known.disabled) {
-            self.attempts.lock().unwrap_or_else(PoisonError::into_inner).succeeded(user);
+            self.attempts().succeeded(user, from);
             return Ok(known);
         }
-        let now = self.now().mono;
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner).failed(user, from, now);
         E::Rt::sleep_until(begun + FAILED_AFTER).await;
         Err(wrong())
     }
@@ -143,11 +154,19 @@ impl<E: MasterEnv> MasterNode<E> {
     /// [`Code::Unauthenticated`], [`Code::Limit`], or that this master does not lead.
     pub async fn login(&self, from: &str, request: api::LoginRequest) -> Result<api::TokenResponse, ApiError> {
         let (inner, name, password) = (&self.inner, request.user, Secret::from(request.password));
+        if name.len() > SHORT_NAME_BYTES || password.expose().len() > *BYTES.end() {
+            return Err(wrong());
+        }
+        // Before anything that costs the cluster more than this master.
+        inner.attempts().check(&name, from, inner.now().mono).map_err(too_many)?;
         self.confirm().await?;
         let user = match inner.tried(&name, from, password.clone()).await {
             Ok(user) => user,
             Err(why) => {
-                self.refusal(&name, "", from, "Access/Login", &name, &why);
+                // Somebody may have typed a password as the name.
+                let is_known = inner.log.read_stale(|replica| replica.state.access().user(&name).is_some());
+                let name = if is_known { name.as_str() } else { "" };
+                self.refusal(name, "", from, "Access/Login", name, &why);
                 return Err(why);
             }
         };
@@ -175,7 +194,8 @@ impl<E: MasterEnv> MasterNode<E> {
     async fn hash_anew(&self, user: &wire::UserRecord, password: Secret) {
         let Ok(verifier) = self.inner.verifier(password).await else { return };
         let (name, same_password) = (user.name.clone(), true);
-        let change = wire::ChangeUser { name, verifier: Some(verifier), same_password, ..Default::default() };
+        let (verifier, shown) = (Some(verifier), user.verifier.clone());
+        let change = wire::ChangeUser { name, verifier, same_password, shown, ..Default::default() };
         let _ = self.inner.propose(&Principal::system(), Action::ChangeUser(change)).await;
     }
 
@@ -185,9 +205,9 @@ impl<E: MasterEnv> MasterNode<E> {
     /// [`Code::Unauthenticated`], or that this master does not lead.
     pub async fn refresh(&self, from: &str, request: api::RefreshRequest) -> Result<api::TokenResponse, ApiError> {
         let shown = Secret::from(request.refresh_token);
-        self.confirm().await?;
         let ended = || refused(Code::Unauthenticated, "the session has ended", "log in again");
         let (session, digest) = word::read(word::Kind::Refresh, shown.expose()).ok_or_else(ended)?;
+        self.confirm().await?;
         // Who has neither of the last two words is not worth an entry of the log.
         let known = self.inner.log.read_stale(|replica| replica.state.access().session(session).cloned());
         let known = known.filter(|known| word::same(&known.secret, &digest) || word::same(&known.before, &digest));
@@ -216,6 +236,10 @@ impl<E: MasterEnv> MasterNode<E> {
         }
         self.confirm().await?;
         let name = who.name.to_string();
+        if request.all && self.is_token(who.session) {
+            let what = "a token for machines ends no other session";
+            return Err(refused(Code::Denied, what, "log in with `gristmill login`"));
+        }
         let sessions = match request.all {
             true => self.inner.log.read_stale(|replica| replica.state.access().sessions_of(&name).count()),
             false => 1,
@@ -254,8 +278,7 @@ impl<E: MasterEnv> MasterNode<E> {
     ) -> Result<api::ChangePasswordResponse, ApiError> {
         let (old, new) = (Secret::from(request.old_password), Secret::from(request.new_password));
         self.confirm().await?;
-        let is_token = |id| self.inner.log.read_stale(|r| r.state.access().session(id).is_some_and(|s| s.token));
-        if who.session == 0 || is_token(who.session) {
+        if who.session == 0 || self.is_token(who.session) {
             let what = "a password is changed by whoever has logged in with it";
             return Err(refused(Code::Denied, what, "log in with `gristmill login`"));
         }
@@ -263,21 +286,30 @@ impl<E: MasterEnv> MasterNode<E> {
         if old == new {
             return Err(refused(Code::Invalid, "the new password is the old one", "take another one"));
         }
-        if let Err(why) = self.inner.tried(&who.name, &who.from, old).await {
-            self.denied(who, "Access/ChangePassword", &who.name, &why);
-            return Err(why);
-        }
+        let shown = match self.inner.tried(&who.name, &who.from, old).await {
+            Ok(user) => user.verifier.clone(),
+            Err(why) => {
+                self.denied(who, "Access/ChangePassword", &who.name, &why);
+                return Err(why);
+            }
+        };
         let change = wire::ChangeUser {
             name: who.name.to_string(),
             verifier: Some(self.inner.verifier(new).await?),
             must_change: Some(false),
             keep_session: who.session,
+            shown,
             ..Default::default()
         };
         match self.inner.propose(who, Action::ChangeUser(change)).await? {
             Outcome::Refused(no) => Err(no.into()),
             _ => Ok(api::ChangePasswordResponse {}),
         }
+    }
+
+    /// Whether a session is a token for machines.
+    pub(super) fn is_token(&self, session: u64) -> bool {
+        self.inner.log.read_stale(|replica| replica.state.access().session(session).is_some_and(|s| s.token))
     }
 
     /// `Access.Register`.
@@ -292,12 +324,11 @@ impl<E: MasterEnv> MasterNode<E> {
         let (name, password) = (request.user, Secret::from(request.password));
         self.confirm().await?;
         // Each counts as a failure: names are not to be tried, nor the state to be filled.
-        let (registers, now) = (format!(" registers from {from}"), self.inner.now().mono);
-        self.inner.may_try(&registers, from)?;
-        self.inner.attempts.lock().unwrap_or_else(PoisonError::into_inner).failed(&registers, from, now);
-        let allowed = self.inner.log.read_stale(|replica| replica.state.access().registration());
-        // Whether nobody may is told without a hash.
-        let verifier = if allowed { self.inner.verifier(password).await? } else { String::new() };
+        self.inner.may_try(&format!(" registers from {from}"), from)?;
+        if !self.inner.log.read_stale(|replica| replica.state.access().registration()) {
+            return Err(refused(Code::Denied, "nobody may register here", "ask an administrator for a user"));
+        }
+        let verifier = self.inner.verifier(password).await?;
         let user = wire::UserRecord { name: name.clone(), verifier, ..Default::default() };
         let add = wire::AddUser { user: Some(user), registers: true, ..Default::default() };
         let who = Principal { from: from.into(), ..Principal::system() };

@@ -16,6 +16,7 @@ use prost::Message as _;
 use super::api::refused;
 use super::{ApiError, Code, Inner, MasterEnv, MasterNode};
 use crate::auth::Secret;
+use crate::control::apply::bounded;
 use crate::control::commit;
 use crate::control::limits::{AUDIT, AUDIT_EVENTS, AUDIT_FILE};
 use crate::control::rights::Principal;
@@ -26,6 +27,10 @@ use crate::store::{self, Kind};
 
 /// Between two looks whether there is something to do.
 const LOOK: Duration = Duration::from_millis(500);
+/// Events that are handed over together: at most 2 KiB each, of a command of 1 MiB.
+const AT_ONCE: usize = 400;
+/// Files of events that are put into the store at one look.
+const FILES: usize = 8;
 /// How long the leader may take to hear of events.
 const WITHIN: Duration = Duration::from_secs(2);
 /// The user that is made where there is none.
@@ -50,8 +55,10 @@ impl Events {
         }
     }
 
+    /// Some of them, which fit into one command.
     fn take(&mut self, now_ms: u64) -> Vec<api::AuditEvent> {
-        let mut all: Vec<_> = std::mem::take(&mut self.waiting).into();
+        let some = self.waiting.len().min(AT_ONCE);
+        let mut all: Vec<_> = self.waiting.drain(..some).collect();
         let times = std::mem::take(&mut self.left_out);
         if times > 0 {
             let refused = "more than could be written down".to_string();
@@ -137,7 +144,8 @@ fn session(who: &Principal) -> String {
 
 impl<E: MasterEnv> Inner<E> {
     fn event(&self, event: api::AuditEvent) {
-        let event = api::AuditEvent { time_ms: self.env.wall_ms(), times: 1, ..event };
+        // Whoever is refused may have named anything.
+        let event = bounded(api::AuditEvent { time_ms: self.env.wall_ms(), times: 1, ..event });
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
 
@@ -162,7 +170,9 @@ impl<E: MasterEnv> Inner<E> {
             if let Some(password) = resets.take() {
                 self.reset_first(password).await;
             }
-            self.archive_audit().await;
+            for _ in 0..FILES {
+                self.archive_audit().await;
+            }
         }
     }
 
@@ -180,8 +190,8 @@ impl<E: MasterEnv> Inner<E> {
             }
             done => done.map(drop),
         };
-        // What may have been written down is written down once more rather than not at all.
-        if done.is_err() {
+        // What may have been written down is written down once more rather than not at all; what is refused would be so again.
+        if done.as_ref().is_err_and(|e| !matches!(e, CallError::Refused(_))) {
             let mut waiting = self.events.lock().unwrap_or_else(PoisonError::into_inner);
             note.events.into_iter().for_each(|event| waiting.push(event));
         }
@@ -273,7 +283,8 @@ mod tests {
             events.push(event(&n.to_string()));
         }
         let taken = events.take(7);
-        assert_eq!((taken.len(), taken[AUDIT_EVENTS - 1].times as usize), (AUDIT_EVENTS, AUDIT_EVENTS + 1));
-        assert!(events.take(7).is_empty());
+        assert_eq!((taken.len(), taken[AT_ONCE].times as usize), (AT_ONCE + 1, AUDIT_EVENTS + 1));
+        let rest = events.take(7).len() + events.take(7).len() + events.take(7).len();
+        assert_eq!(AT_ONCE + rest, AUDIT_EVENTS - 1);
     }
 }

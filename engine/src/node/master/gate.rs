@@ -167,6 +167,11 @@ impl<E: MasterEnv> Inner<E> {
         }
         let begun = clock::now::<E::Rt>();
         match self.catch_up().await {
+            // It took so long that what was read is too old already.
+            Ok(()) if clock::now::<E::Rt>() > begun + FRESH => {
+                let what = "this master hears too late who may do what";
+                Err(refused(Code::Unavailable, what, "ask another master, or try again"))
+            }
             Ok(()) => {
                 let mut fresh = self.gate.fresh.lock().unwrap_or_else(PoisonError::into_inner);
                 *fresh = Some(fresh.map_or(begun, |before| before.max(begun)));
