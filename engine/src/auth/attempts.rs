@@ -1,8 +1,9 @@
 //! How often somebody may try a password: pure, with the time given.
 //!
-//! Each name, known or not, and each address has a count of failures. From the sixth failure on the next try has to wait,
-//! each time twice as long, half a minute at most; failures are forgotten one a minute. What is kept is bounded: who
-//! failed least lately is forgotten first.
+//! Each name from each address has a count of failures, whether or not there is such a user. From the sixth failure on the
+//! next try has to wait, each time twice as long, half a minute at most; failures are forgotten one a minute. An address has
+//! more tries for all names, and a name for all addresses: but from where somebody has logged in before, failures elsewhere
+//! keep nobody from doing so again. What is kept is bounded: who was there least lately is forgotten first.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +20,8 @@ const FORGOTTEN: Duration = Duration::from_secs(60);
 const MOST: usize = 10_000;
 /// So many times the failures of one name may come from one address: there may be many people behind it.
 const ADDRESS: u32 = 4;
+/// So many times those from one address may be of one name from all of them.
+const NAME: u32 = 10;
 
 /// Failures of late.
 #[derive(Debug, Default)]
@@ -48,8 +51,13 @@ impl Failures {
     }
 }
 
-fn keys(name: &str, from: &str) -> [(String, u32); 2] {
-    [(format!("n{name}"), FREE), (format!("a{from}"), FREE * ADDRESS)]
+fn keys(name: &str, from: &str) -> [(String, u32); 3] {
+    [(format!("b{from} {name}"), FREE), (format!("a{from}"), FREE * ADDRESS), (format!("n{name}"), FREE * NAME)]
+}
+
+/// That somebody has logged in so.
+fn known(name: &str, from: &str) -> String {
+    format!("k{from} {name}")
 }
 
 impl Attempts {
@@ -68,8 +76,11 @@ impl Attempts {
     /// # Errors
     /// How long to wait.
     pub fn check(&self, name: &str, from: &str, now: Duration) -> Result<(), Duration> {
-        let untils = keys(name, from).map(|(key, free)| self.of.get(&key).map(|failures| failures.until(now, free)));
-        let until = untils.into_iter().flatten().max().unwrap_or_default();
+        let [both, address, anywhere] = keys(name, from);
+        let anywhere = Some(anywhere).filter(|_| !self.of.contains_key(&known(name, from)));
+        let all = [Some(both), Some(address), anywhere].into_iter().flatten();
+        let untils = all.map(|(key, free)| self.of.get(&key).map(|failures| failures.until(now, free)));
+        let until = untils.flatten().max().unwrap_or_default();
         if until > now { Err(until - now) } else { Ok(()) }
     }
 
@@ -79,6 +90,10 @@ impl Attempts {
             let count = self.of.get(&key).map_or(0, |failures| failures.left(now)).saturating_add(1);
             self.of.insert(key, Failures { count, last: now });
         }
+        self.bound();
+    }
+
+    fn bound(&mut self) {
         while self.of.len() > MOST {
             let oldest = self.of.iter().min_by_key(|(_, failures)| failures.last).map(|(key, _)| key.clone());
             let Some(oldest) = oldest else { break };
@@ -86,12 +101,18 @@ impl Attempts {
         }
     }
 
-    /// A try went well: the name's failures are forgotten, and of the address this one. It may have tried others.
-    pub fn succeeded(&mut self, name: &str, from: &str) {
-        self.of.remove(&format!("n{name}"));
-        if let Some(failures) = self.of.get_mut(&format!("a{from}")) {
-            failures.count = failures.count.saturating_sub(1);
+    /// A try went well: failures of the name from there are forgotten, and of the address and the name this one. It may have
+    /// tried others, and the name may be tried elsewhere.
+    pub fn succeeded(&mut self, name: &str, from: &str, now: Duration) {
+        let [(both, _), address, anywhere] = keys(name, from);
+        self.of.remove(&both);
+        for (key, _) in [address, anywhere] {
+            if let Some(failures) = self.of.get_mut(&key) {
+                failures.count = failures.count.saturating_sub(1);
+            }
         }
+        self.of.insert(known(name, from), Failures { count: 0, last: now });
+        self.bound();
     }
 }
 
@@ -110,15 +131,31 @@ mod tests {
             attempts.failed("ann", "a", now);
         }
         for wait in [1, 2, 4, 8, 16, 30, 30] {
-            assert_eq!(attempts.check("ann", "b", now), Err(wait * S));
+            assert_eq!(attempts.check("ann", "a", now), Err(wait * S));
             assert_eq!(attempts.check("bob", "a", now), Ok(()), "another name from there");
+            assert_eq!(attempts.check("ann", "b", now), Ok(()), "from elsewhere");
             now += wait * S;
-            assert_eq!(attempts.check("ann", "b", now), Ok(()));
-            attempts.failed("ann", "b", now);
+            assert_eq!(attempts.check("ann", "a", now), Ok(()));
+            attempts.failed("ann", "a", now);
         }
-        assert!(attempts.check("ann", "b", now + 8 * FORGOTTEN).is_ok());
-        attempts.succeeded("ann", "c");
-        assert_eq!(attempts.check("ann", "c", now), Ok(()));
+        assert!(attempts.check("ann", "a", now + 8 * FORGOTTEN).is_ok());
+        attempts.succeeded("ann", "a", now);
+        assert_eq!(attempts.check("ann", "a", now), Ok(()));
+    }
+
+    #[test]
+    fn who_has_logged_in_before_is_not_kept_out_by_others() {
+        let mut attempts = Attempts::default();
+        attempts.succeeded("ann", "home", S);
+        for n in 0..FREE * NAME {
+            attempts.failed("ann", &format!("a{n}"), S);
+        }
+        assert_eq!(attempts.check("ann", "another", S), Err(S));
+        assert_eq!(attempts.check("ann", "home", S), Ok(()));
+        for _ in 0..FREE {
+            attempts.failed("ann", "home", S);
+        }
+        assert_eq!(attempts.check("ann", "home", S), Err(S), "but tries there are few as well");
     }
 
     #[test]
@@ -137,7 +174,7 @@ mod tests {
         let mut attempts = Attempts::default();
         for _ in 0..10 * FREE * ADDRESS {
             assert_eq!(attempts.begin("ann", "a", S), Ok(()));
-            attempts.succeeded("ann", "a");
+            attempts.succeeded("ann", "a", S);
         }
         // Tries that have not come to anything yet count.
         for _ in 0..FREE {

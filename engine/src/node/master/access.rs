@@ -112,7 +112,7 @@ impl<E: MasterEnv> Inner<E> {
         let verifier = known.as_ref().map(|user| user.verifier.clone()).unwrap_or_default();
         let right = self.is_right(password, verifier).await?;
         if let Some(known) = known.filter(|known| right && !known.disabled) {
-            self.attempts().succeeded(user, from);
+            self.attempts().succeeded(user, from, self.now().mono);
             return Ok(known);
         }
         E::Rt::sleep_until(begun + FAILED_AFTER).await;
