@@ -53,9 +53,9 @@ impl Access {
         self.users.range(from).map(|(_, user)| user)
     }
 
-    /// Whether there is no user: nobody can log in.
-    pub fn is_empty(&self) -> bool {
-        self.users.is_empty()
+    /// Whether somebody may do everything, and so manage the others.
+    pub fn has_administrator(&self) -> bool {
+        self.users.values().any(|user| !user.disabled && self.rights_of(&user.role) == Rights::ALL)
     }
 
     /// A session or machine's token.

@@ -17,6 +17,7 @@ use tonic::{Code, Status};
 
 use super::api::{JSON, http};
 use super::nodes::{CLOCK, Node, logged_in, secret, texts, users};
+use crate::process::Process;
 use crate::program::{Folder, until};
 
 pub(super) const PASSWORD: &str = "the third password";
@@ -554,4 +555,20 @@ fn revocations_hold_at_every_master_within_a_second() {
         });
         masters[n].begin(folder.path());
     }
+}
+
+/// A cluster in which nobody had to log in may have users when that changes, but nobody who manages them, and no key.
+#[test]
+fn users_of_a_cluster_without_logins_log_in_later() {
+    let folder = Folder::new();
+    let serve = "serve --data data --store store --listen 127.0.0.1:0";
+    let mut node = Process::start(&folder, "open", &format!("{serve} --no-login"));
+    let at = node.ready();
+    let eve = json!({"name": "eve", "role": "user", "password": PASSWORD, "keep_password": true});
+    until("a leader", || http(&at, "POST", "/v1/users", JSON, &eve.to_string()).0 == 200);
+    drop(node);
+    let mut node = Process::start(&folder, "closed", &format!("{serve}{}", users(&folder)));
+    let at = node.ready();
+    logged_in(&folder, &format!("--at {at}"));
+    assert_eq!(ask(&at, &login(&at, "eve"), "GET", "/v1/auth/whoami", Value::Null, 200)["user"], "eve");
 }

@@ -66,7 +66,7 @@ impl State {
     pub(super) fn add_user(&mut self, step: &Step, add: wire::AddUser) -> Decision<Outcome> {
         let mut user = add.user.unwrap_or_default();
         check_name(&user.name)?;
-        if add.first && !self.access.users.is_empty() {
+        if add.first && self.access.has_administrator() {
             return Ok(ALREADY);
         }
         let given = !user.role.is_empty() || !user.service_account.is_empty();

@@ -155,7 +155,7 @@ impl<E: MasterEnv> Inner<E> {
         let mut resets = self.options.accounts.reset.clone();
         while self.log.ended().is_none() {
             // Whoever waits to log in for the first time waits no longer than must be.
-            let nobody = self.options.accounts.first && self.log.read_stale(|r| r.state.access().is_empty());
+            let nobody = self.options.accounts.first && self.log.read_stale(|r| !r.state.access().has_administrator());
             let look = if nobody { LOOK / 10 } else { LOOK };
             if let Select2::First(()) = E::Rt::select2(stop.heard(), E::Rt::sleep(look)).await {
                 return;
@@ -164,8 +164,12 @@ impl<E: MasterEnv> Inner<E> {
             if self.leading().is_none() || self.state().level() == 0 {
                 continue;
             }
-            if self.options.accounts.first && self.state().access().is_empty() {
+            if self.options.accounts.first && !self.state().access().has_administrator() {
                 self.make_first().await;
+            }
+            // Users may have been made where nobody had to log in.
+            if self.options.accounts.first && self.state().access().signing_key().is_none() {
+                self.make_key().await;
             }
             if let Some(password) = resets.take() {
                 self.reset_first(password).await;
@@ -221,6 +225,13 @@ impl<E: MasterEnv> Inner<E> {
             Ok(_) | Err(ApiError::NotLeader { .. }) => {}
             Err(e) => self.env.note(Note::Trouble { what: format!("no user can be made: {e}") }),
         }
+    }
+
+    /// Makes a key that signs tokens. What does not work, the next look does.
+    async fn make_key(self: &Arc<Self>) {
+        let Ok(key) = self.signing_key() else { return };
+        let rotate = wire::RotateKeys { key: Some(key), at_once: false };
+        let _ = self.propose(&Principal::system(), Action::RotateKeys(rotate)).await;
     }
 
     /// Gives the first user a password that the operator of this machine named: for who lost it.
