@@ -560,15 +560,20 @@ fn revocations_hold_at_every_master_within_a_second() {
 /// A cluster in which nobody had to log in may have users when that changes, but nobody who manages them, and no key.
 #[test]
 fn users_of_a_cluster_without_logins_log_in_later() {
-    let folder = Folder::new();
-    let serve = "serve --data data --store store --listen 127.0.0.1:0";
-    let mut node = Process::start(&folder, "open", &format!("{serve} --no-login"));
-    let at = node.ready();
-    let eve = json!({"name": "eve", "role": "user", "password": PASSWORD, "keep_password": true});
-    until("a leader", || http(&at, "POST", "/v1/users", JSON, &eve.to_string()).0 == 200);
-    drop(node);
-    let mut node = Process::start(&folder, "closed", &format!("{serve}{}", users(&folder)));
-    let at = node.ready();
-    logged_in(&folder, &format!("--at {at}"));
-    assert_eq!(ask(&at, &login(&at, "eve"), "GET", "/v1/auth/whoami", Value::Null, 200)["user"], "eve");
+    for role in ["user", "admin"] {
+        let folder = Folder::new();
+        let serve = "serve --data data --store store --listen 127.0.0.1:0";
+        let mut node = Process::start(&folder, "open", &format!("{serve} --no-login"));
+        let at = node.ready();
+        let eve = json!({"name": "eve", "role": role, "password": PASSWORD, "keep_password": true});
+        until("a leader", || http(&at, "POST", "/v1/users", JSON, &eve.to_string()).0 == 200);
+        drop(node);
+        let mut node = Process::start(&folder, "closed", &format!("{serve}{}", users(&folder)));
+        let at = node.ready();
+        if role == "user" {
+            logged_in(&folder, &format!("--at {at}"));
+        }
+        let login = json!({"user": "eve", "password": PASSWORD}).to_string();
+        until("a login", || http(&at, "POST", "/v1/auth/login", JSON, &login).0 == 200);
+    }
 }
