@@ -87,6 +87,8 @@ pub struct Accounts {
 
 type Log<E> = Node<<E as MasterEnv>::Log, Replica<<E as Env>::Rt>>;
 
+/// How long whoever asks waits for an election.
+const LED_WITHIN: Duration = Duration::from_secs(3);
 /// A loop that takes this much longer than it should was not running: what leases say then is not to be believed.
 const ASLEEP: Duration = Duration::from_secs(2);
 

@@ -1,6 +1,9 @@
 //! Masters that lead, that only believe it, and that lead no longer.
 
+use std::time::Duration;
+
 use gristmill_engine::node::env::Note;
+use gristmill_engine::node::master::ApiError;
 use gristmill_engine::node::rpc::CallError;
 use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::v1::JobState;
@@ -39,6 +42,23 @@ fn a_leader_without_a_quorum_sends_workers_elsewhere() {
             assert!(matches!(answered, Err(CallError::NotLeader { .. })), "{answered:?}");
         }
         assert!(leader.status().await.is_err(), "nor does it tell what may be old");
+    });
+}
+
+/// An election takes a moment: whoever asks meanwhile is not turned away.
+#[test]
+fn who_asks_while_nobody_leads_waits_for_an_election() {
+    run(async {
+        let cluster = Cluster::of(3).await;
+        let follower = (cluster.leader().await + 1) % 3;
+        let node = cluster.masters[follower].clone();
+        cluster.cut_off(follower);
+        until(async || node.log().leadership().leader.is_none()).await;
+        let asked = Rt::spawn(async move { node.status().await });
+        Rt::sleep(Duration::from_millis(50)).await;
+        cluster.heal();
+        let answered = asked.await.unwrap();
+        assert!(matches!(answered, Ok(_) | Err(ApiError::NotLeader { leader: Some(_) })), "{answered:?}");
     });
 }
 

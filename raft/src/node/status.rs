@@ -1,5 +1,7 @@
 //! What can be seen of a node from outside: who leads, and figures.
 
+use std::time::Duration;
+
 use openraft::ServerState;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft_rt::{AsyncRuntime, Instant as _, WatchReceiver as _};
@@ -117,6 +119,17 @@ impl<E: Env, S: StateMachine> Node<E, S> {
     /// Watches who leads.
     pub fn watch(&self) -> Watch<E::Rt> {
         Watch { metrics: self.inner.raft.metrics(), me: self.inner.identity.node, seen: None }
+    }
+
+    /// Waits while nobody is known to lead, `within` at most: an election takes about a second.
+    pub async fn led(&self, within: Duration) {
+        let mut metrics = self.inner.raft.metrics();
+        if metrics.borrow_watched().current_leader.is_some() {
+            return;
+        }
+        let led = async move { metrics.wait_until(|m| m.current_leader.is_some() || m.running_state.is_err()).await };
+        // Whoever waited asks next, and is told what is still wrong.
+        let _ = E::Rt::timeout(within, led).await;
     }
 
     /// Whether this node leads and a quorum has said so within two of the longest election timeouts: by then another one may

@@ -16,7 +16,7 @@ use gristmill_proto::v1 as api;
 use gristmill_raft::net::Peer;
 use gristmill_raft::runtime::AsyncRuntime;
 
-use super::{MasterEnv, MasterNode};
+use super::{LED_WITHIN, MasterEnv, MasterNode};
 use crate::control::commit;
 use crate::control::ids::{job_name, job_of_name};
 use crate::control::job::Job;
@@ -254,6 +254,7 @@ impl<E: MasterEnv> MasterNode<E> {
 
     /// That this node leads, and a quorum says so; and that the leader here has heard all that was acknowledged anywhere.
     pub(super) async fn confirm(&self) -> Result<(), ApiError> {
+        self.inner.log.led(LED_WITHIN).await;
         match self.inner.log.read(|_| ()).await {
             Ok(()) => {
                 self.inner.tell_applied();

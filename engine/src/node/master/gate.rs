@@ -15,7 +15,7 @@ use gristmill_raft::runtime::AsyncRuntime;
 use prost::Message as _;
 
 use super::api::refused;
-use super::{ApiError, Code, Inner, MasterEnv, MasterNode};
+use super::{ApiError, Code, Inner, LED_WITHIN, MasterEnv, MasterNode};
 use crate::control::rights::Principal;
 use crate::control::state::State;
 use crate::node::clock;
@@ -165,6 +165,7 @@ impl<E: MasterEnv> Inner<E> {
         if seen().is_some_and(|at| at + at_most >= now) || planted(Bug::StaleGate) {
             return Ok(());
         }
+        self.log.led(LED_WITHIN).await;
         let begun = clock::now::<E::Rt>();
         match self.catch_up().await {
             // It took so long that what was read is too old already.
