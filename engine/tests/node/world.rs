@@ -228,6 +228,13 @@ impl Cluster {
 
     /// As [`Cluster::of`], with users or without.
     pub async fn with(masters: usize, accounts: Accounts) -> Self {
+        let cluster = Self::before(masters, accounts).await;
+        cluster.begin().await;
+        cluster
+    }
+
+    /// Masters that have not begun a cluster yet.
+    pub async fn before(masters: usize, accounts: Accounts) -> Self {
         let wires = Wires { lines: Arc::default(), from: String::new() };
         let (store, created, notes) = (store::Memory::new(Publish::Copy), Arc::default(), Arc::default());
         let (masters_of, log_net) = (Vec::new(), Switchboard::default());
@@ -235,10 +242,14 @@ impl Cluster {
         for n in 0..masters {
             cluster.start_master(n).await;
         }
-        let peers: Vec<Peer> = (0..masters).map(|n| cluster.peer(n)).collect();
-        cluster.masters[0].log().initialize(&peers).await.unwrap();
-        until(async || cluster.masters[cluster.leader().await].init(CLUSTER).await.is_ok()).await;
         cluster
+    }
+
+    /// Has the masters begin a cluster, and waits until one leads.
+    pub async fn begin(&self) {
+        let peers: Vec<Peer> = (0..self.masters.len()).map(|n| self.peer(n)).collect();
+        self.masters[0].log().initialize(&peers).await.unwrap();
+        until(async || self.masters[self.leader().await].init(CLUSTER).await.is_ok()).await;
     }
 
     fn peer(&self, n: usize) -> Peer {
