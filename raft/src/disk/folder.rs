@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::worker::Worker;
 use super::{Error, FileInfo, Files};
@@ -20,6 +21,10 @@ const SYNC_EVERY_BYTES: u64 = 4 << 20;
 
 /// Locked for as long as a process uses the folder.
 const LOCK: &str = "lock";
+
+/// How long a folder that another process has is waited for, and how often it is looked.
+const PATIENCE: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A folder of the file system, for one process at a time.
 #[derive(Clone, Debug)]
@@ -64,7 +69,7 @@ impl Folder {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
                 file => file?,
             };
-            file.try_lock_shared().map_err(busy)?;
+            patiently(|| file.try_lock_shared())?;
             Ok(Some(file))
         };
         let taken = take().map_err(|e| Error::new("read the folder", path.display(), e))?;
@@ -162,17 +167,21 @@ impl Inner {
 /// Takes the lock file, or fails if another process has it.
 fn take(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-    file.try_lock().map_err(busy)?;
+    patiently(|| file.try_lock())?;
     Ok(file)
 }
 
-fn busy(error: fs::TryLockError) -> io::Error {
-    match error {
-        fs::TryLockError::WouldBlock => {
-            io::Error::new(io::ErrorKind::ResourceBusy, "another process uses it; stop that one first")
+/// Tries to lock a file for a while: a process that was killed while it started another one is survived by that one, which
+/// has the lock until it becomes a program of its own.
+fn patiently(mut try_lock: impl FnMut() -> Result<(), fs::TryLockError>) -> io::Result<()> {
+    for _ in 0..PATIENCE.as_millis() / LOOK.as_millis() {
+        match try_lock() {
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(LOOK),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+            Ok(()) => return Ok(()),
         }
-        fs::TryLockError::Error(error) => error,
     }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process uses it; stop that one first"))
 }
 
 /// Locks a map that no holder of the lock leaves half changed, so that a panic elsewhere does not matter.
@@ -262,5 +271,26 @@ impl Files for Folder {
         async move {
             let _ = work.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A test of crashes met it: kill -9 during a rebuild, and a start at once.
+    #[test]
+    fn a_lock_that_is_let_go_in_a_moment_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = take(&dir.path().join(LOCK)).unwrap();
+        let waiting = std::thread::scope(|scope| {
+            let opened = scope.spawn(|| Folder::open(dir.path()).map(drop));
+            std::thread::sleep(Duration::from_millis(100));
+            drop(held);
+            opened.join().unwrap()
+        });
+        waiting.unwrap();
+        let _held = take(&dir.path().join(LOCK)).unwrap();
+        assert!(Folder::open(dir.path()).is_err(), "one that is not is told of");
     }
 }
