@@ -61,7 +61,6 @@ pub mod ids;
 pub mod job;
 pub mod limits;
 pub mod master;
-pub mod pools;
 mod record;
 pub mod rights;
 mod run;

@@ -1,6 +1,5 @@
 //! The async shells of a master and a worker, generic over the seam of `env`: the simulator runs them as they are.
 
-pub mod backup;
 mod cache;
 mod clock;
 pub mod env;
@@ -8,7 +7,6 @@ pub mod master;
 mod masters;
 mod objects;
 mod paths;
-pub mod pods;
 pub mod point;
 mod replica;
 pub mod rpc;

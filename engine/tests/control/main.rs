@@ -9,8 +9,6 @@ mod ledger;
 mod maps;
 mod model;
 mod pace;
-mod pools;
-mod restored;
 mod rights;
 mod rules;
 mod size;
