@@ -5,13 +5,9 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// The file whose lock a node holds for as long as it lives.
 const LOCK: &str = "lock";
-/// How long a folder that another process has is waited for, and how often it is looked.
-const PATIENCE: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(10);
 /// The file that holds the id of the cluster that the folder belongs to.
 const CLUSTER: &str = "cluster";
 /// The file that tells workers of one name apart.
@@ -74,15 +70,11 @@ pub fn clear(path: &Path) -> Result<(), Error> {
 pub fn lock(data: &Path) -> Result<File, Error> {
     let path = data.join(LOCK);
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(unusable(&path))?;
-    // A process that was killed may be survived for a moment by one that it was starting.
-    for _ in 0..PATIENCE.as_millis() / LOOK.as_millis() {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK),
-            Err(TryLockError::Error(e)) => return Err(unusable(&path)(e)),
-        }
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Taken { path: data.into() }),
+        Err(TryLockError::Error(e)) => Err(unusable(&path)(e)),
     }
-    Err(Error::Taken { path: data.into() })
 }
 
 /// How far a folder has come to be a member's.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gristmill_engine::node::env::Note;
-use gristmill_engine::node::master::{Accounts, ApiError};
+use gristmill_engine::node::master::{Accounts, ApiError, Code};
 use gristmill_engine::node::rpc::CallError;
 use gristmill_proto::internal::v1 as wire;
 use gristmill_proto::v1::JobState;
@@ -50,12 +50,15 @@ fn a_leader_without_a_quorum_sends_workers_elsewhere() {
 fn who_asks_while_nobody_leads_waits_for_an_election() {
     run(async {
         let cluster = Cluster::before(3, Accounts::default()).await;
-        let node = cluster.masters[0].clone();
-        let asked = Rt::spawn(async move { node.status().await });
+        let [one, other] = [0, 1].map(|n| cluster.masters[n].clone());
+        let asked = Rt::spawn(async move { one.status().await });
+        let shown = Rt::spawn(async move { other.authenticate("no token").await });
         Rt::sleep(Duration::from_millis(100)).await;
         cluster.begin().await;
         let answered = asked.await.unwrap();
         assert!(matches!(answered, Ok(_) | Err(ApiError::NotLeader { leader: Some(_) })), "{answered:?}");
+        let known = shown.await.unwrap();
+        assert!(matches!(known, Err(ApiError::Refused { code: Code::Unauthenticated, .. })), "{known:?}");
     });
 }
 

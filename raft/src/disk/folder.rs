@@ -10,7 +10,6 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
 use super::worker::Worker;
 use super::{Error, FileInfo, Files};
@@ -21,10 +20,6 @@ const SYNC_EVERY_BYTES: u64 = 4 << 20;
 
 /// Locked for as long as a process uses the folder.
 const LOCK: &str = "lock";
-
-/// How long a folder that another process has is waited for, and how often it is looked.
-const PATIENCE: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(10);
 
 /// A folder of the file system, for one process at a time.
 #[derive(Clone, Debug)]
@@ -38,7 +33,7 @@ pub struct Folder {
 struct Inner {
     path: PathBuf,
     /// Keeps other processes out. Nothing is written once it is gone: the folder may be another's then.
-    lock: RwLock<Option<File>>,
+    lock: RwLock<Option<Held>>,
     /// Files that stay open between writes in place.
     open: Mutex<HashMap<String, Arc<File>>>,
     /// Bytes appended since the last sync, by name.
@@ -63,20 +58,20 @@ impl Folder {
     ///
     /// If it is not there, or a process uses it.
     pub fn open_to_read(path: &Path) -> Result<Self, Error> {
-        let take = || -> io::Result<Option<File>> {
+        let take = || -> io::Result<Option<Held>> {
             fs::read_dir(path)?;
             let file = match File::open(path.join(LOCK)) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
                 file => file?,
             };
-            patiently(|| file.try_lock_shared())?;
-            Ok(Some(file))
+            file.try_lock_shared().map_err(busy)?;
+            Ok(Some(Held(file)))
         };
         let taken = take().map_err(|e| Error::new("read the folder", path.display(), e))?;
         Self::with_lock(path, taken)
     }
 
-    fn with_lock(path: &Path, taken: Option<File>) -> Result<Self, Error> {
+    fn with_lock(path: &Path, taken: Option<Held>) -> Result<Self, Error> {
         let start = |name| Worker::start(name).map_err(|e| Error::new("start a thread for", path.display(), e));
         Ok(Self {
             inner: Arc::new(Inner {
@@ -164,24 +159,32 @@ impl Inner {
     }
 }
 
-/// Takes the lock file, or fails if another process has it.
-fn take(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-    patiently(|| file.try_lock())?;
-    Ok(file)
+/// The lock file, locked. It is unlocked by name: to close it would leave the lock with a process that is being started at
+/// that moment, which has a copy of every open file until it becomes a program of its own (flock(2), "NOTES").
+#[derive(Debug)]
+struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // What cannot be unlocked goes with the last copy.
+        let _ = self.0.unlock();
+    }
 }
 
-/// Tries to lock a file for a while: a process that was killed while it started another one is survived by that one, which
-/// has the lock until it becomes a program of its own.
-fn patiently(mut try_lock: impl FnMut() -> Result<(), fs::TryLockError>) -> io::Result<()> {
-    for _ in 0..PATIENCE.as_millis() / LOOK.as_millis() {
-        match try_lock() {
-            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(LOOK),
-            Err(fs::TryLockError::Error(error)) => return Err(error),
-            Ok(()) => return Ok(()),
+/// Takes the lock file, or fails if another process has it.
+fn take(path: &Path) -> io::Result<Held> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    file.try_lock().map_err(busy)?;
+    Ok(Held(file))
+}
+
+fn busy(error: fs::TryLockError) -> io::Error {
+    match error {
+        fs::TryLockError::WouldBlock => {
+            io::Error::new(io::ErrorKind::ResourceBusy, "another process uses it; stop that one first")
         }
+        fs::TryLockError::Error(error) => error,
     }
-    Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process uses it; stop that one first"))
 }
 
 /// Locks a map that no holder of the lock leaves half changed, so that a panic elsewhere does not matter.
@@ -276,21 +279,25 @@ impl Files for Folder {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
-    /// A test of crashes met it: kill -9 during a rebuild, and a start at once.
+    /// Tests of crashes met it, one of which starts processes while the other checks a folder and lets it go.
     #[test]
-    fn a_lock_that_is_let_go_in_a_moment_is_waited_for() {
+    fn a_folder_that_was_let_go_is_free_whatever_is_being_started() {
         let dir = tempfile::tempdir().unwrap();
-        let held = take(&dir.path().join(LOCK)).unwrap();
-        let waiting = std::thread::scope(|scope| {
-            let opened = scope.spawn(|| Folder::open(dir.path()).map(drop));
-            std::thread::sleep(Duration::from_millis(100));
-            drop(held);
-            opened.join().unwrap()
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    Command::new("true").status().unwrap();
+                }
+            });
+            let taken = (0..2_000).try_for_each(|_| take(&dir.path().join(LOCK)).map(drop));
+            over.store(true, Ordering::Relaxed);
+            taken.unwrap();
         });
-        waiting.unwrap();
-        let _held = take(&dir.path().join(LOCK)).unwrap();
-        assert!(Folder::open(dir.path()).is_err(), "one that is not is told of");
     }
 }

@@ -1,6 +1,5 @@
-//! What a slow worker costs a job, with second attempts and without. Prints figures, asserts nothing about them. With
-//! `GRISTMILL_PROGRAM` naming a release build and `GRISTMILL_TEXT` a text, of which the job counts the words ten times:
-//! `cargo test --test it straggler -- --ignored --nocapture`.
+//! What a slow worker costs a job, with second attempts and without. Prints figures, asserts nothing about them but that all
+//! jobs complete. Measured as `figures` is: with `GRISTMILL_TEXT` naming a text, of which the job counts the words ten times.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -47,7 +46,6 @@ impl Drop for Slow {
 }
 
 #[test]
-#[ignore = "a measurement that asserts nothing: for a quiet machine and a release build"]
 fn what_a_straggler_costs() {
     let mut cluster = Cluster::of(1, 4);
     text(&cluster.folder, 10);
