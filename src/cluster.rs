@@ -5,7 +5,9 @@
 //! `channels` keeps a few connections to every peer, `answer` gives calls a deadline and says what a failure means,
 //! `store` is what the nodes share, `data` the service of its files, `apps` that of apps which users bring, `transport` is the replicated log's network, `peers` and
 //! `admin` are services of a node, `listener` serves them all, `guard` lets through what may be answered, `http` offers those for clients as JSON as well. `boot` makes nodes of
-//! these, `kubernetes` asks whose tokens of its service accounts are (feature `objects`), `begin` lets the first masters of a cluster wait for each other, `folder` is what a node keeps of itself.
+//! these, `kubernetes` asks whose tokens of its service accounts are (feature `objects`), `pools` lets a master make pods of workers and run jobs that are objects there (feature `kubernetes`),
+//! `begin` lets the first masters of a cluster wait for each other, `folder` is what a node keeps of itself,
+//! `restore` fills it from a backup.
 //! What nodes say to each other is `gristmill-proto`'s, what they agree on `gristmill-raft`'s.
 
 pub mod address;
@@ -29,8 +31,11 @@ pub mod kubernetes;
 mod level;
 pub mod listener;
 pub mod peers;
+#[cfg(feature = "kubernetes")]
+pub mod pools;
 mod raw;
 mod renew;
+pub mod restore;
 pub mod roles;
 pub mod services;
 pub mod store;

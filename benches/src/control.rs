@@ -55,6 +55,7 @@ fn cluster(workers: u32) -> (Log, Plan, u64) {
             slots: SLOTS,
             apps: vec![app],
             uid: String::new(),
+            capabilities: Vec::new(),
             folder: 0,
         }));
     }

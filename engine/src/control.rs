@@ -61,6 +61,7 @@ pub mod ids;
 pub mod job;
 pub mod limits;
 pub mod master;
+pub mod pools;
 mod record;
 pub mod rights;
 mod run;

@@ -1,5 +1,6 @@
 //! The async shells of a master and a worker, generic over the seam of `env`: the simulator runs them as they are.
 
+pub mod backup;
 mod cache;
 mod clock;
 pub mod env;
@@ -7,6 +8,7 @@ pub mod master;
 mod masters;
 mod objects;
 mod paths;
+pub mod pods;
 pub mod point;
 mod replica;
 pub mod rpc;

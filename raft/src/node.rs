@@ -1,13 +1,15 @@
 //! A node: one member of the cluster, from a folder.
 //!
-//! It joins the log, the state machine and the network into one handle. Starting is in `start`, answering other nodes
-//! in `serve`, changing the members in `members`, and what can be watched in `status`.
+//! It joins the log, the state machine and the network into one handle. Starting is in `start`, a folder that begins with
+//! a state is made in `begin`, answering other nodes is in `serve`, changing the members in `members`, and what can be watched in `status`.
 
+mod begin;
 mod members;
 mod serve;
 mod start;
 mod status;
 
+pub use begin::{Beginning, begin};
 pub(crate) use start::check_coverage;
 pub use start::{Disks, Options};
 pub use status::{Leadership, Metrics, Role, Watch};

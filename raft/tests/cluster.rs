@@ -9,7 +9,7 @@ use gristmill_raft::Error;
 use gristmill_raft::model::Faults;
 use gristmill_raft::net::Peer;
 use gristmill_raft::node::Role;
-use support::{Cluster, UNKNOWN, run};
+use support::{Cluster, Ledger, UNKNOWN, run};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -339,5 +339,35 @@ fn another_cluster_s_folder_is_refused() {
         cluster.crash(0).await;
         let text = cluster.start_as(0, 99).await.map(|_| ()).unwrap_err();
         assert!(text.contains("belongs to cluster"), "{text}");
+    });
+}
+
+/// As from a backup: of what it begins with nothing is in a log, and what follows is far above it.
+#[test]
+fn a_cluster_that_begins_with_a_state_goes_on_from_it_and_others_join() {
+    run(async {
+        let commands = (0..30_u64).map(|n| n.to_be_bytes().to_vec()).collect();
+        let (term, index) = (1 << 32, 1 << 40);
+        let mut cluster = Cluster::begun(&Ledger { commands }, term, index).await;
+        cluster.put(30).await;
+        cluster.settle(31).await;
+        let metrics = cluster.node(0).metrics();
+        assert!(metrics.leadership.term > term && metrics.applied > Some(index));
+        assert_eq!(metrics.voters, [cluster.peer(0)]);
+        cluster.crash(0).await;
+        cluster.restart(0).await;
+        cluster.put(31).await;
+        for _ in 0..2 {
+            let at = cluster.add().await;
+            let (leader, peer) = (cluster.leader().await, cluster.peer(at));
+            cluster.node(leader).add_member(&peer).await.unwrap();
+        }
+        cluster.put(32).await;
+        cluster.settle(33).await;
+        let leader = cluster.leader().await;
+        cluster.crash(leader).await;
+        cluster.put(33).await;
+        cluster.restart(leader).await;
+        cluster.settle(34).await;
     });
 }

@@ -238,6 +238,7 @@ impl Cluster {
             masters: self.masters().map(|master| master.address.clone()).collect(),
             task_memory: 16 << 20,
             uid: String::new(),
+            capabilities: Vec::new(),
             input_cache: 1 << 20,
             folder: u64::from(machine.node.0),
         }
@@ -246,7 +247,7 @@ impl Cluster {
     async fn run_master(&self, machine: &Machine, world: World) {
         let Kind::Master { disk, member, refused, .. } = &machine.kind else { return };
         let (kv, files) = disk.boot();
-        let options = Options { log: log_options(), leader: leader_config(), accounts: accounts() };
+        let options = Options { log: log_options(), leader: leader_config(), accounts: accounts(), pods: None };
         let network = self.network.clone();
         match MasterNode::start(world, options, Disks { kv, files }, |_| network).await {
             Ok(master) => {

@@ -4,6 +4,7 @@ mod access;
 mod app;
 mod ask;
 pub(crate) mod at;
+mod backup;
 mod bars;
 mod bearer;
 mod certs;
@@ -13,7 +14,10 @@ mod context;
 mod credentials;
 mod data;
 mod debug;
+#[cfg(feature = "kubernetes")]
+mod k8s;
 mod nodes;
+mod pool;
 mod report;
 mod result;
 mod shell;
@@ -36,6 +40,8 @@ pub(crate) fn commands(program: &str, apps: &[Entry], all: Command) -> Result<Co
     let all = all.subcommand(nodes::worker_command(program)).subcommand(submit::command(program, apps)?);
     let all = ask::commands(program, all).subcommand(context::command(program));
     let all = all.subcommand(certs::command(program));
+    #[cfg(feature = "kubernetes")]
+    let all = all.subcommand(k8s::command(program));
     Ok(access::commands(program, all).subcommand(shell::command(program)))
 }
 
@@ -64,6 +70,7 @@ pub(crate) fn command(
     (name, of): (&str, &clap::ArgMatches),
 ) -> Option<Result<(), Failure>> {
     Some(match name {
+        "worker" if let Some(done) = pool::command(of) => done,
         "serve" | "master" | "worker" => nodes::run(program, name, apps, of),
         "submit" => submit::submit(program, apps, pushed, of),
         "app" => app::run(program, apps, of),
@@ -73,6 +80,8 @@ pub(crate) fn command(
         "cluster" => ask::cluster(of),
         "context" => context::context(of),
         "certs" => certs::certs(program, of),
+        #[cfg(feature = "kubernetes")]
+        "k8s" => k8s::run(program, of),
         "data" => data::run(program, of),
         "debug-task" => debug::run(program, apps, of),
         _ => return access::command(program, (name, of)),

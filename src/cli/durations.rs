@@ -16,9 +16,24 @@ pub(crate) fn seconds(text: &str) -> Result<u64, String> {
     seconds.filter(|seconds| *seconds > 0).ok_or_else(fail)
 }
 
+/// Milliseconds, in the largest unit that they are a whole number of: as [`seconds`] reads them, if they are seconds.
+pub(crate) fn told(ms: u64) -> String {
+    let units = [(24 * 60 * 60 * 1000, "d"), (60 * 60 * 1000, "h"), (60 * 1000, "m"), (1000, "s")];
+    let whole = units.into_iter().find(|(unit, _)| ms > 0 && ms.is_multiple_of(*unit));
+    whole.map_or_else(|| format!("{ms}ms"), |(unit, name)| format!("{}{name}", ms / unit))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_told_is_read_again() {
+        for text in ["1s", "90s", "15m", "36h", "30d"] {
+            assert_eq!(told(seconds(text).unwrap() * 1000), text);
+        }
+        assert_eq!((told(0), told(1500), told(120_000)), ("0ms".into(), "1500ms".into(), "2m".into()));
+    }
 
     #[test]
     fn lengths_of_time_are_read_as_people_write_them() {

@@ -56,6 +56,10 @@ pub(crate) enum Failure {
     #[cfg(feature = "cluster")]
     #[error("the cluster did not do it: {0}")]
     Cluster(String),
+    /// Kubernetes is not found, or did not do what it was asked for.
+    #[cfg(feature = "kubernetes")]
+    #[error("{0}")]
+    Kubernetes(String),
     /// A job of a cluster did not complete.
     #[cfg(feature = "cluster")]
     #[error("{message}{}{next_step}", if next_step.is_empty() { "" } else { "; " })]
@@ -105,6 +109,8 @@ impl Failure {
             Self::File { .. } | Self::Output(_) | Self::System(..) | Self::Bug(_) => 1,
             #[cfg(feature = "cluster")]
             Self::Node(_) | Self::Admin(_) | Self::Boot(_) | Self::Cluster(_) => 1,
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(_) => 1,
             #[cfg(feature = "cluster")]
             Self::Job { .. } => 3,
         }

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 use super::admin;
 use super::boot::Error;
 use super::channels::Channels;
+use super::health::{Ready, probed};
 use super::listener::Listener;
 
 /// Between two rounds of questions.
@@ -77,6 +78,7 @@ impl Peers {
         let twin = listener.twin().map_err(|source| super::listener::Error::Listen { address: here.into(), source })?;
         let (end, mut ended) = watch::channel(false);
         let routes = Routes::new(AdminServer::new(Waiting { gathering: self.gathering }));
+        let routes = probed(routes, Ready::not_yet("this master waits for the others to begin a cluster"));
         let serving = tokio::spawn(twin.serve(routes, async move {
             // Also when whoever waits is given up.
             let _ = ended.wait_for(|over| *over).await;

@@ -9,12 +9,14 @@ use std::time::Duration;
 use gristmill_engine::control::master::Config;
 use gristmill_engine::node::env::{Apps, Env as _, Note};
 use gristmill_engine::node::master::{self, Accounts, MasterNode};
+use gristmill_engine::node::pods::Pods;
 use gristmill_engine::node::worker::{self, CODE, Worker};
 use gristmill_engine::scratch;
 use gristmill_engine::store;
 use gristmill_raft::net::Peer;
 use gristmill_raft::verify;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
 use super::begin::{Peers, Turn};
@@ -23,6 +25,7 @@ use super::connector::Connector;
 use super::data::Data;
 use super::folder::{self, Stage};
 use super::guard::Guard;
+use super::health::Ready;
 use super::listener::{self, Listener};
 use super::services::{Master, Shelf};
 use super::store::{Location, Shared};
@@ -63,6 +66,12 @@ pub enum Error {
     /// The folder was to join a cluster and does not know which any more.
     #[error("{} was to join a cluster and never did; give --join again, or begin with an empty folder", .0.display())]
     Joining(PathBuf),
+    /// The folder was to be filled from a backup and is not.
+    #[error("{} was to be restored and never was to the end; give --restore again, or begin with an empty folder", .0.display())]
+    Restoring(PathBuf),
+    /// There is no backup to begin with, or the folder is not free for it.
+    #[error(transparent)]
+    Restore(#[from] super::restore::Error),
     /// The masters that begin together are not told so that this one is among them.
     #[error(
         "--peers {peers} does not name this master, which is at {here}; name it, or say with --advertise where it is"
@@ -82,6 +91,10 @@ pub enum Error {
     /// It cannot be told to look for new certificates.
     #[error("cannot listen to SIGHUP")]
     Signal(#[source] io::Error),
+    /// Kubernetes cannot be spoken to.
+    #[cfg(feature = "kubernetes")]
+    #[error(transparent)]
+    Kubernetes(#[from] super::pools::Error),
     /// The node ended by itself.
     #[error("the node has ended: {0}")]
     Ended(String),
@@ -112,8 +125,14 @@ pub struct MasterPart {
     pub peers: Vec<String>,
     /// What these must have been told alike.
     pub token: String,
+    /// The backup with which it begins a cluster: a name as `gristmill_engine::node::backup::find` takes it. Neither one to join
+    /// nor other masters to begin with, then.
+    pub restore: Option<String>,
     /// Who may ask it.
     pub access: Access,
+    /// The Kubernetes in which it makes workers, or looks for jobs; none: it does neither.
+    #[cfg(feature = "kubernetes")]
+    pub kubernetes_pools: Option<super::pools::Config>,
 }
 
 /// How a master deals with users.
@@ -149,6 +168,10 @@ pub struct WorkerPart {
     pub memory: u64,
     /// Bytes of objects of a bucket that stay on the worker's disk when no task reads them.
     pub input_cache: u64,
+    /// UID of its pod; empty: it runs in none.
+    pub uid: String,
+    /// What it has that jobs may ask for: at most 16 words of 1 to 64 bytes.
+    pub capabilities: Vec<String>,
 }
 
 /// Runs a node with these parts until `stop`, then lets it hand over what it has.
@@ -178,9 +201,16 @@ pub async fn run(
     let listener = listener.telling(move |what| told(Note::Trouble { what }));
     let here = address::advertised(common.advertise.as_deref(), listener.address())?;
     common.wire.check(&here)?;
+    let readiness = Ready::not_yet("this node is not one of the cluster's yet");
+    // Beside a master it is that one which clients ask.
+    let (told, seen) = (note.clone(), master.is_none().then(|| readiness.clone()));
+    let noted = move |note: Note| {
+        seen.iter().for_each(|ready| ready.hear(&note));
+        told(note);
+    };
     let world = |folder: &Path, apps, threads| {
         let scratch: Arc<dyn scratch::Scratch> = Arc::new(scratch::Folder::new(folder));
-        World::new(channels.clone(), shared.clone(), scratch, apps, threads, note.clone())
+        World::new(channels.clone(), shared.clone(), scratch, apps, threads, noted.clone())
     };
 
     let mut routes = Routes::default();
@@ -188,30 +218,25 @@ pub async fn run(
     #[cfg(feature = "objects")]
     let reviewer =
         master.as_ref().and_then(|part| part.access.kubernetes.clone()).map(super::kubernetes::Reviewer::new);
-    let (mut leader, mut kept) = (None, None);
+    let (mut leader, mut kept, mut operating) = (None, None, None);
     if let Some(part) = master {
         let scratch = common.data.join("master");
         folder::make_private(&scratch)?;
         let told = note.clone();
         let tell = move |what| told(Note::Trouble { what });
         let start = async {
+            let world = world(&scratch, of_masters(), 1);
+            if let Some(wanted) = &part.restore {
+                super::restore::begin(&common.data, wanted, &here, &world).await?;
+            }
             let found = find(&common.data, &part, &listener, &channels, &here, &tell).await?;
-            start_master(
-                &common,
-                &part,
-                found,
-                (world(&scratch, of_masters(), 1), &shared),
-                &channels,
-                log,
-                &mut routes,
-            )
-            .await
+            start_master(&common, &part, found, (world, &shared), &channels, log, &mut routes).await
         };
-        let (node, found, apps) = tokio::select! {
+        let Started { node, found, apps, operator } = tokio::select! {
             started = start => started?,
             () = &mut stop => return Ok(()),
         };
-        (leader, kept) = (Some((node, found)), Some(apps));
+        (leader, kept, operating) = (Some((node, found)), Some(apps), operator);
     }
     let mut labourer = None;
     if let Some(part) = worker {
@@ -229,7 +254,8 @@ pub async fn run(
             masters,
             task_memory: part.memory / u64::from(part.slots.max(1)),
             input_cache: part.input_cache,
-            uid: String::new(),
+            uid: part.uid,
+            capabilities: part.capabilities,
             folder: folder::worker(&common.data)?,
         };
         let node = Worker::new(world(&scratch, of_workers(), part.threads), options);
@@ -241,7 +267,8 @@ pub async fn run(
     let guard = Guard::new(node.cloned(), login);
     #[cfg(feature = "objects")]
     let guard = guard.reviewing(reviewer);
-    let routes = http::beside(guard.before(routes.add_service(health::health(node))), node.is_some(), login);
+    let routes = routes.add_service(health::health(node, &channels, &readiness));
+    let routes = health::probed(http::beside(guard.before(routes), node.is_some(), login), readiness);
     let (end, mut ended) = watch::channel(false);
     let serving = tokio::spawn(listener.serve(routes, async move {
         let _ = ended.wait_for(|over| *over).await;
@@ -306,7 +333,7 @@ pub async fn run(
             node.stop().await;
         }
     }
-    for task in [moved, collecting].into_iter().flatten() {
+    for task in [moved, collecting, operating].into_iter().flatten() {
         task.abort();
     }
     end.send_replace(true);
@@ -413,6 +440,7 @@ async fn find(
     let found = match (folder::cluster(data)?, &part.join, part.gathers()) {
         (Some((cluster, Stage::Member)), ..) => return Ok(Found::Member(cluster)),
         (Some((cluster, Stage::New)), ..) => return Ok(Found::New(cluster)),
+        (Some((_, Stage::Restoring)), ..) => return Err(Error::Restoring(data.into())),
         (Some((_, Stage::Joining)), None, None) => return Err(Error::Joining(data.into())),
         (Some((cluster, Stage::Joining)), ..) => return Ok(Found::Joins(cluster, masters())),
         (None, Some(at), _) => {
@@ -430,6 +458,15 @@ async fn find(
     Ok(found)
 }
 
+/// A master that is in its cluster's log, or about to be.
+struct Started {
+    node: MasterNode<World>,
+    found: Found,
+    apps: super::apps::Apps,
+    /// What runs jobs that are objects of Kubernetes, while the node leads.
+    operator: Option<JoinHandle<()>>,
+}
+
 async fn start_master(
     common: &Common,
     part: &MasterPart,
@@ -438,14 +475,22 @@ async fn start_master(
     channels: &Channels,
     mut log: gristmill_raft::Options,
     routes: &mut Routes,
-) -> Result<(MasterNode<World>, Found, super::apps::Apps), Error> {
+) -> Result<Started, Error> {
     log.cluster = found.cluster();
     let raft = common.data.join("raft");
     folder::make_private(&raft)?;
     let disks = verify::open(&raft)?;
     let transport = Transport::new(channels.clone());
     let accounts = part.access.accounts.clone();
-    let options = master::Options { log: log.clone(), leader: Config::default(), accounts };
+    #[cfg(feature = "kubernetes")]
+    let kubernetes = match part.kubernetes_pools.clone() {
+        Some(config) => Some(super::pools::Kubernetes::connect(config, &world).await?),
+        None => None,
+    };
+    let pods: Option<Arc<dyn Pods>> = None;
+    #[cfg(feature = "kubernetes")]
+    let pods = kubernetes.as_ref().and_then(super::pools::Kubernetes::pods).or(pods);
+    let options = master::Options { log: log.clone(), leader: Config::default(), accounts, pods };
     let (level, seen) = (world.level(), world.clone());
     let node = MasterNode::start(world, options, disks, |_| transport).await?;
     let uploads = common.data.join("uploads");
@@ -457,16 +502,19 @@ async fn start_master(
     let found =
         if metrics.voters.is_empty() && metrics.learners.is_empty() { found } else { Found::Member(log.cluster) };
     let offers = Master::new(node.clone(), channels.clone(), shared.clone(), files.clone());
-    let kept = super::apps::Apps::new(shared.clone(), files.clone(), node.clone(), seen);
+    let apps = super::apps::Apps::new(shared.clone(), files.clone(), node.clone(), seen);
+    let operator = None;
+    #[cfg(feature = "kubernetes")]
+    let operator = kubernetes.and_then(|it| it.operate(&node, (&files, &apps), part.access.login)).or(operator);
     let gathering = part.gathers().map_or(0, |peers| peers.gathering);
     *routes = offers
         .public(std::mem::take(routes))
-        .add_service(kept.clone().service())
+        .add_service(apps.clone().service())
         .add_service(files.service())
         .add_service(health::reflection()?)
         .add_service(peers::service(node.log().clone()))
         .add_service(admin::service(node.log().clone(), gathering))
         .add_service(offers.workers())
         .add_service(level::service(level, node.clone()));
-    Ok((node, found, kept))
+    Ok(Started { node, found, apps, operator })
 }

@@ -84,15 +84,20 @@ pub enum Stage {
     New,
     /// It asks to be taken in. Never must it make one.
     Joining,
+    /// It is being filled from a backup: what is in its log's folder is not whole.
+    Restoring,
     /// It has been taken in.
     Member,
 }
 
 impl Stage {
+    const ALL: [Self; 4] = [Self::New, Self::Joining, Self::Restoring, Self::Member];
+
     fn word(self) -> &'static str {
         match self {
             Self::New => "new",
             Self::Joining => "joining",
+            Self::Restoring => "restoring",
             Self::Member => "member",
         }
     }
@@ -116,7 +121,7 @@ pub fn cluster(data: &Path) -> Result<Option<(u64, Stage)>, Error> {
 
 fn parse(text: &str) -> Option<(u64, Stage)> {
     let (cluster, word) = text.trim().split_once(' ')?;
-    let stage = [Stage::New, Stage::Joining, Stage::Member].into_iter().find(|stage| stage.word() == word)?;
+    let stage = Stage::ALL.into_iter().find(|stage| stage.word() == word)?;
     Some((u64::from_str_radix(cluster, 16).ok()?, stage))
 }
 
@@ -178,7 +183,7 @@ mod tests {
     fn what_is_written_down_is_found_again() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(cluster(dir.path()).unwrap(), None);
-        for stage in [Stage::New, Stage::Joining, Stage::Member] {
+        for stage in Stage::ALL {
             belong(dir.path(), 0xAB, stage).unwrap();
             assert_eq!(cluster(dir.path()).unwrap(), Some((0xAB, stage)));
         }

@@ -2,6 +2,7 @@
 //! gives deadlines, and passes on to the leader what only that one can answer.
 
 mod access;
+mod pools;
 mod told;
 mod users;
 
@@ -26,6 +27,7 @@ use gristmill_proto::v1::cluster_client::ClusterClient;
 use gristmill_proto::v1::cluster_server::{Cluster, ClusterServer};
 use gristmill_proto::v1::jobs_client::JobsClient;
 use gristmill_proto::v1::jobs_server::{Jobs, JobsServer};
+use gristmill_proto::v1::pools_server::PoolsServer;
 use gristmill_proto::v1::users_server::UsersServer;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::{Stream, StreamExt as _};
@@ -161,6 +163,7 @@ impl Master {
     /// Adds all that clients may ask.
     pub(super) fn public(&self, routes: Routes) -> Routes {
         let routes = routes.add_service(JobsServer::new(self.clone())).add_service(ClusterServer::new(self.clone()));
+        let routes = routes.add_service(PoolsServer::new(self.clone()));
         routes.add_service(AccessServer::new(self.clone())).add_service(UsersServer::new(self.clone()))
     }
 
@@ -345,6 +348,19 @@ impl Cluster for Master {
         let here = async { self.node.drain(&who, &name).await.map(|()| api::DrainResponse {}) };
         let there = |to| async move { ClusterClient::new(to).drain(asked.request(request)).await };
         self.here_or(asked, here, there).await
+    }
+
+    async fn backup(&self, request: Request<api::BackupRequest>) -> Result<Response<api::BackupInfo>, Status> {
+        let (asked, who, request) = (&Asked::of(&request), who(&request)?, request.into_inner());
+        let here = self.node.backup(&who, request.clone());
+        let there = |to| async move { ClusterClient::new(to).backup(asked.request(request)).await };
+        self.here_or(asked, here, there).await
+    }
+
+    async fn backups(&self, request: Request<api::BackupsRequest>) -> Result<Response<api::BackupsResponse>, Status> {
+        let asked = &Asked::of(&request);
+        let there = |to| async move { ClusterClient::new(to).backups(asked.request(api::BackupsRequest {})).await };
+        self.here_or(asked, self.node.backups(), there).await
     }
 
     async fn apps(&self, request: Request<api::AppsRequest>) -> Result<Response<api::AppsResponse>, Status> {

@@ -198,8 +198,11 @@ fn every_command_has_help_with_an_example() {
     let commands = ["", "run", "cat", "apps", "completions"].map(String::from).into_iter();
     let raft = ["raft", "raft inspect", "raft members", "raft remove", "raft transfer"];
     let certs = ["certs", "certs init", "certs issue", "certs show"];
-    let nodes = raft.into_iter().chain(certs).map(String::from).filter(|_| cfg!(feature = "cluster"));
-    let commands = commands.chain(nodes);
+    let workers = ["worker", "worker pool", "worker pool ls", "worker pool set", "worker add", "worker rm"];
+    let nodes = raft.into_iter().chain(certs).chain(workers).map(String::from).filter(|_| cfg!(feature = "cluster"));
+    let k8s = ["k8s", "k8s manifests", "k8s crd", "k8s secrets", "k8s doctor", "master"];
+    let k8s = k8s.into_iter().map(String::from).filter(|_| cfg!(feature = "kubernetes"));
+    let commands = commands.chain(nodes).chain(k8s);
     for command in commands.chain(names.iter().map(|name| format!("run {name}"))) {
         for flag in ["--help", "-h"] {
             let help = f.out(&format!("{command} {flag}"));

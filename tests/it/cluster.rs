@@ -4,11 +4,12 @@
 //! `nodes` starts, kills and pauses processes and knows what a cluster may leave behind, `outputs` watches what readers see,
 //! `net` cuts networks. `jobs` is about what is said of jobs, `apps` about what each app computes, `usercode` about those that users bring, `points` about nodes that
 //! die at each point of their work, `chaos` about those that die, stop and are cut off at random, `upgrade` about two
-//! releases in one cluster, `api` about other ways in, `access`, `secrets` and `kubernetes` about users, `straggler` and `figures` about what all that costs.
+//! releases in one cluster, `backup` about clusters that begin with one, `api` about other ways in, `access`, `secrets` and `kubernetes` about users, `straggler` and `figures` about what all that costs.
 
 mod access;
 mod api;
 mod apps;
+mod backup;
 mod chaos;
 mod figures;
 mod jobs;

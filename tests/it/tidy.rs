@@ -29,7 +29,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 
 #[test]
 fn every_file_says_what_it_owns() {
-    for folder in ["src", "engine", "benches", "fuzz", "tests", "examples"] {
+    for folder in ["src", "engine", "benches", "fuzz", "k8s", "tests", "examples"] {
         for (path, text) in sources(folder) {
             assert!(text.starts_with("//!"), "{} does not open with //!", path.display());
         }
@@ -38,7 +38,7 @@ fn every_file_says_what_it_owns() {
 
 #[test]
 fn files_stay_small() {
-    for folder in ["src", "engine", "benches", "fuzz", "sim", "tests", "examples"] {
+    for folder in ["src", "engine", "benches", "fuzz", "k8s", "sim", "tests", "examples"] {
         for (path, text) in sources(folder) {
             let lines = text.lines().count();
             assert!(lines <= 600, "{} has {lines} lines; divide it", path.display());

@@ -5,11 +5,14 @@
 //! is a [`Halt`], after which the node must end.
 //!
 //! Submission is in `submit`, the ends of jobs in `end`, workers in `workers`, tasks in `tasks`; users are in `access`, their
-//! sessions in `sessions`, and `audit` writes down what users did.
+//! sessions in `sessions`, pools of workers are in `pools`, and `audit` writes down what users did. `restored` is no command: it
+//! makes of a backup's state the one that a new cluster begins with, before there is a log.
 
 mod access;
 mod audit;
 mod end;
+mod pools;
+mod restored;
 mod sessions;
 mod submit;
 mod tasks;
@@ -25,6 +28,7 @@ use gristmill_raft::planted::{self, Bug, planted};
 use prost::Message as _;
 
 pub(crate) use audit::bounded;
+pub use restored::Ended;
 
 use super::ids::TaskId;
 use super::limits;
@@ -73,6 +77,8 @@ pub enum Touch {
     Task(TaskId),
     /// A worker: it is there, drains, or is gone.
     Worker(u64),
+    /// What was decided of some pool.
+    Pools,
 }
 
 /// What was done, or why nothing was.
@@ -136,8 +142,8 @@ impl State {
             Action::FailJob(fail) => self.fail(step, fail),
             Action::ArchiveJob(archive) => self.archive_job(step, &archive),
             Action::RegisterWorker(info) => self.register(step, info),
-            Action::RemoveWorker(remove) => Ok(self.remove(step, remove.incarnation)),
-            Action::DrainWorker(drain) => self.drain(step, drain.incarnation),
+            Action::RemoveWorker(remove) => Ok(self.remove(step, remove)),
+            Action::DrainWorker(drain) => self.drain(step, drain),
             Action::WorkerDrained(drained) => self.worker_drained(step, drained.incarnation),
             Action::TaskChanges(changes) => Ok(self.change_tasks(step, changes)),
             Action::AddUser(add) => self.add_user(step, add),
@@ -152,6 +158,8 @@ impl State {
             Action::SetPolicy(policy) => self.set_policy(policy),
             Action::NoteAudit(note) => self.note_audit(step, note),
             Action::ArchiveAudit(archive) => self.archive_audit(archive.upto),
+            Action::PutPool(pool) => self.put_pool(step, pool),
+            Action::RemovePool(remove) => Ok(self.remove_pool(step, &remove.name)),
         }
     }
 

@@ -104,6 +104,11 @@ pub fn log(cluster: u64, job: u64, task: &str, attempt: AttemptId, piece: u32) -
     format!("{}{}{term}-{counter}/{piece:05}", logs(cluster, job), log_of(task))
 }
 
+/// What a worker's pod said last, as a log of the job.
+pub fn log_of_pod(cluster: u64, job: u64, uid: &str) -> String {
+    format!("{}pod-{uid}", logs(cluster, job))
+}
+
 /// Below this lies what was written down of users long ago, in files named after the last event in them. It stays.
 pub fn audit(cluster: u64) -> String {
     format!("{ROOT}/{cluster:016x}/audit/")

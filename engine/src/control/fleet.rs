@@ -8,6 +8,7 @@ use gristmill_proto::internal::v1 as wire;
 
 use super::ids::{AttemptId, TaskId, tag};
 use super::schedule::queue::HELD;
+use super::state::has_all;
 
 /// Tasks that fail in a row through a worker's own fault before it is set aside; or jobs of which tasks fail in a row,
 /// whoever seems at fault: an app that is wrong fails everywhere, and must not cost others their workers.
@@ -38,6 +39,11 @@ pub(super) struct Worker {
     pub(super) slots: u32,
     pub(super) free: u32,
     pub(super) offers: BTreeSet<u32>,
+    pub(super) capabilities: Vec<String>,
+    /// Of its pod; empty: it has none.
+    pub(super) uid: String,
+    /// Since when it has run nothing.
+    pub(super) idle_since: Option<Duration>,
     pub(super) lease_until: Duration,
     /// It has polled this leader.
     pub(super) heard: bool,
@@ -53,6 +59,8 @@ pub(super) struct Worker {
     /// Objects that it fetched, newest first.
     pub(super) held: VecDeque<u64>,
     pub(super) draining: bool,
+    /// It gets nothing to do any more, and drains when it has nothing.
+    pub(super) retiring: bool,
     /// Segments that it was asked to upload.
     pub(super) uploading: BTreeSet<(u64, u32)>,
     /// No proposal about it before this.
@@ -74,6 +82,11 @@ impl Worker {
         now < self.aside_until
     }
 
+    /// Whether it offers a build, and has all that is required.
+    pub(super) fn can(&self, offer: u32, requires: &[String]) -> bool {
+        self.offers.contains(&offer) && has_all(&self.capabilities, requires)
+    }
+
     /// Notes an object as the newest.
     pub(super) fn holds(&mut self, object: u64) {
         self.held.retain(|held| *held != object);
@@ -83,7 +96,8 @@ impl Worker {
 
     /// Whether it may be given work.
     pub(super) fn takes_work(&self, now: Duration) -> bool {
-        self.waiting.is_some() && self.free > 0 && !self.draining && !self.is_aside(now) && now >= self.paused_until
+        let stays = !self.draining && !self.retiring;
+        self.waiting.is_some() && self.free > 0 && stays && !self.is_aside(now) && now >= self.paused_until
     }
 
     pub(super) fn load(&self) -> u32 {
@@ -105,6 +119,9 @@ impl Fleet {
             free: 0,
             offers: info.apps.iter().map(|app| self.offer(&app.name, &app.build)).collect(),
             name: info.name,
+            capabilities: info.capabilities,
+            uid: info.uid,
+            idle_since: None,
             lease_until,
             heard: false,
             sequence: 0,
@@ -114,6 +131,7 @@ impl Fleet {
             known: BTreeMap::new(),
             held: VecDeque::new(),
             draining: record.draining,
+            retiring: false,
             uploading: BTreeSet::new(),
             not_before: Duration::ZERO,
             failing: BTreeMap::new(),
@@ -141,9 +159,9 @@ impl Fleet {
         *self.offers.entry((app.to_string(), build.to_string())).or_insert(next)
     }
 
-    /// Whether a worker that does not drain offers a build.
-    pub(super) fn is_offered(&self, offer: u32) -> bool {
-        self.workers.values().any(|worker| !worker.draining && worker.offers.contains(&offer))
+    /// Whether a worker that does not drain offers a build, and has all that is required.
+    pub(super) fn is_offered(&self, offer: u32, requires: &[String]) -> bool {
+        self.workers.values().any(|worker| !worker.draining && worker.can(offer, requires))
     }
 
     /// Changes a worker and keeps the order of the idle ones.

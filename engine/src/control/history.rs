@@ -111,6 +111,7 @@ fn told(incident: &wire::Incident) -> impl Iterator<Item = JobEvent> + use<> {
         Incident::Moved => (Kind::Moved, format!("the segments of {task} are in the store")),
         Incident::Epoch => (Kind::Epoch, format!("{task} left other bytes than before: reducers begin anew")),
         Incident::WorkerLost => (Kind::WorkerLost, format!("worker lost with {} finished map tasks", incident.tasks)),
+        Incident::WorkerLeaves => (Kind::WorkerLeaves, "worker leaves".into()),
         Incident::Unspecified => (Kind::Unspecified, "something happened that this build does not know".into()),
     };
     // Of segments and epochs the attempt has been told of when it was done, or will be.

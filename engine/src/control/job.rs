@@ -267,6 +267,7 @@ impl Job {
             output_bytes: results().map(bytes).fold(0, u64::saturating_add),
             bad_records: self.bad_records,
             shuffle_ppm: counts(&self.reduces, false).progress_ppm,
+            notices: Vec::new(),
         }
     }
 }

@@ -16,6 +16,18 @@ pub const ARCHIVE: usize = 10_000;
 pub const WORKERS: usize = 10_000;
 /// Drained workers whose pods may still have to be deleted.
 pub const DRAINED: usize = 1_000;
+/// Pools of workers.
+pub const POOLS: usize = 64;
+/// Bytes of a pool's name.
+pub const POOL_NAME_BYTES: usize = 32;
+/// Workers of a pool.
+pub const POOL_WORKERS: u32 = 10_000;
+/// Milliseconds that a worker of a pool can be allowed to be idle.
+pub const POOL_IDLE_MS: u64 = 30 * 24 * 60 * 60 * 1000;
+/// What a worker has that jobs may ask for, and what a job asks for.
+pub const CAPABILITIES: usize = 16;
+/// Jobs that are told when a worker leaves, beyond those of which it has segments.
+pub const DRAINED_JOBS: usize = 64;
 /// Slots of a worker.
 pub const SLOTS: u32 = 1_024;
 /// Apps that a worker offers.
@@ -108,3 +120,8 @@ pub const AUDIT_FILE: usize = 1_000;
 pub const AUDIT_BYTES: usize = 512;
 /// Events in one command.
 pub const AUDIT_EVENTS: usize = 1_000;
+
+/// Whether these are words that workers may have and jobs ask for.
+pub(super) fn are_capabilities(words: &[String]) -> bool {
+    words.len() <= CAPABILITIES && words.iter().all(|word| (1..=SHORT_NAME_BYTES).contains(&word.len()))
+}

@@ -12,6 +12,7 @@ mod assign;
 mod errand;
 mod outbox;
 mod poll;
+pub mod pool;
 mod progress;
 mod sync;
 mod tick;
@@ -163,6 +164,8 @@ pub enum Input {
         /// What became of it.
         outcome: Proposed,
     },
+    /// What those who make workers found out.
+    Pools(pool::News),
     /// Time has passed: every [`Config::tick`].
     Tick,
 }
@@ -268,6 +271,9 @@ pub struct Master {
     /// Something new can be run: look at all idle workers.
     wake: bool,
     swept: Option<Duration>,
+    /// Why workers leave or are gone, as those know who make them.
+    fates: BTreeMap<u64, String>,
+    pool_notices: Vec<pool::Notices>,
     effects: Vec<Effect>,
 }
 
@@ -294,6 +300,8 @@ impl Master {
             hungry: BTreeSet::new(),
             wake: false,
             swept: None,
+            fates: BTreeMap::new(),
+            pool_notices: Vec::new(),
             effects: Vec::new(),
         };
         let workers: Vec<u64> = master.state.workers().map(|worker| worker.incarnation).collect();
@@ -324,6 +332,7 @@ impl Master {
             Input::Published { job, result } => self.published(job, result),
             Input::Retired { job, result } => self.retired(job, result),
             Input::Proposed { ticket, outcome } => self.proposed(ticket, outcome),
+            Input::Pools(news) => self.pools(news),
             Input::Tick => self.tick(),
         }
         self.finish()

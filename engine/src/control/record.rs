@@ -145,6 +145,9 @@ impl State {
             Kind::Drained(drained) => {
                 self.drained.insert(drained.incarnation, drained.uid.into());
             }
+            Kind::Pool(pool) => {
+                self.pools.insert(pool.name.as_str().into(), Arc::new(pool));
+            }
             Kind::User(user) => self.access.insert_user(user),
             Kind::Session(session) => self.access.insert_session(session),
             Kind::Role(role) => {

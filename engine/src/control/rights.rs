@@ -48,6 +48,7 @@ rights! {
     RolesManage "roles.manage" "Make and remove roles",
     KeysRotate "keys.rotate" "See and rotate the keys that sign tokens",
     AuditRead "audit.read" "Read the audit log",
+    WorkersScale "workers.scale" "Change how many workers pools have, add and remove workers",
 }
 
 impl Right {
@@ -124,6 +125,7 @@ pub const BUILT_IN: &[(&str, Rights)] = &[
             Right::ClusterRead,
             Right::WorkersDrain,
             Right::MembersChange,
+            Right::WorkersScale,
         ]),
     ),
     ("reader", Rights::these(&[Right::JobsReadAny, Right::DataReadAny, Right::AppsReadAny, Right::ClusterRead])),

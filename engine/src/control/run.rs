@@ -95,6 +95,8 @@ pub(super) struct Run {
     pub(super) failed_at: BTreeMap<(Stage, u32), Duration>,
     pub(super) pace: BTreeMap<Stage, Pace>,
     pub(super) places: Places,
+    /// Attempts at a task that ended because their worker ran out of memory.
+    pub(super) out_of_memory: BTreeMap<(Stage, u32), u32>,
     /// Since when maps wait while its own reducers hold slots.
     pub(super) starved_since: Option<Duration>,
     /// Since when nobody offers what it needs.
@@ -139,6 +141,7 @@ impl Run {
             failed_at: BTreeMap::new(),
             pace: BTreeMap::new(),
             places: Places { list, maps: Vec::new(), placed: BTreeMap::new() },
+            out_of_memory: BTreeMap::new(),
             starved_since: None,
             unserved_since: None,
             job,
@@ -190,6 +193,16 @@ impl Run {
         let reduces = !self.reduces_wait.is_empty() && self.slow_start(slow_start);
         let waits = self.survey_waits || maps || reduces || !self.stragglers.is_empty();
         waits && self.plan.is_some() && now >= self.held_until && !self.job.is_spoilt()
+    }
+
+    /// How many tasks could begin at once.
+    pub(super) fn waiting(&self, slow_start: u32, now: Duration) -> u64 {
+        if !self.is_runnable(slow_start, now) {
+            return 0;
+        }
+        let maps = if self.surveyed() { self.maps_wait.len() } else { 0 };
+        let reduces = if self.slow_start(slow_start) { self.reduces_wait.len() } else { 0 };
+        (usize::from(self.survey_waits) + maps + reduces) as u64
     }
 
     /// Puts a task where tasks wait, or takes it away.

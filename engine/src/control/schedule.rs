@@ -47,6 +47,11 @@ impl Shares {
         })
     }
 
+    /// Attempts of the user's that run.
+    pub(super) fn running(&self, user: &str) -> usize {
+        self.users.get(user).map_or(0, |user| user.running)
+    }
+
     /// An attempt of the user's began.
     pub(super) fn began(&mut self, user: &Arc<str>) {
         self.change(user, |user| user.running += 1);

@@ -52,6 +52,7 @@ enum Cursor {
     Archived(u64),
     Key(Digest),
     Drained(u64),
+    Pool(Arc<str>),
     User(Arc<str>),
     Session(u64),
     Role(Arc<str>),
@@ -80,7 +81,7 @@ impl View {
 
     /// What follows, and where that is; a kind that has no more gives nothing and leads on to the next.
     fn step(&self, cursor: Cursor) -> Option<(Option<Kind>, Cursor)> {
-        let State { workers, archive, keys, drained, access, jobs, .. } = &self.state;
+        let State { workers, archive, keys, drained, pools, access, jobs, .. } = &self.state;
         Some(match cursor {
             Cursor::Start => (Some(self.head()), Cursor::Worker(0)),
             Cursor::Worker(last) => match after(workers, &last) {
@@ -100,6 +101,10 @@ impl View {
                     let drained = wire::DrainedRecord { incarnation: *at, uid: uid.to_string() };
                     (Some(Kind::Drained(drained)), Cursor::Drained(*at))
                 }
+                None => (None, Cursor::Pool("".into())),
+            },
+            Cursor::Pool(last) => match after(pools, &last) {
+                Some((at, pool)) => (Some(Kind::Pool((**pool).clone())), Cursor::Pool(at.clone())),
                 None => (None, Cursor::User("".into())),
             },
             Cursor::User(last) => match after(&access.users, &last) {

@@ -76,6 +76,7 @@ fn check_one(spec: &JobSpec, follows: bool) -> Decision<()> {
         (spec.skip_bad_records <= limits::BAD_RECORDS, "at most 100000 bad records can be passed over"),
         (spec.max_attempts <= limits::MAX_ATTEMPTS, "at most 16 attempts"),
         (spec.format.len() <= limits::SHORT_NAME_BYTES, "no such format"),
+        (limits::are_capabilities(&spec.requires), "a job requires at most 16 words, of 1 to 64 bytes"),
         (spec.labels.len() <= limits::LABELS, "too many labels"),
         (spec.labels.iter().all(|(k, v)| (1..=63).contains(&k.len()) && v.len() <= 255), "a label is too long"),
         (Phase::try_from(spec.phase).is_ok(), "no such phase"),

@@ -11,7 +11,7 @@ use gristmill_raft::planted::{Bug, planted};
 use imbl::{OrdMap, OrdSet};
 
 use super::access::Access;
-use super::ids::{AttemptId, Digest, TaskId};
+use super::ids::{AttemptId, Digest, TaskId, digest};
 use super::job::Job;
 use super::limits;
 use super::task::Place;
@@ -29,6 +29,7 @@ pub struct State {
     pub(super) archive: OrdMap<u64, Arc<wire::ArchiveRecord>>,
     pub(super) keys: OrdMap<Digest, Key>,
     pub(super) drained: OrdMap<u64, Arc<str>>,
+    pub(super) pools: OrdMap<Arc<str>, Arc<wire::PoolRecord>>,
     pub(super) access: Access,
     /// What this build understands: no part of what replicas share.
     pub(super) understands: Understands,
@@ -138,6 +139,11 @@ impl State {
         self.live_of_user.get(user).copied().unwrap_or_default()
     }
 
+    /// The job that a user submitted with this key, if that is remembered.
+    pub fn job_of_key(&self, user: &str, key: &str) -> Option<u64> {
+        self.keys.get(&digest(&[user.as_bytes(), key.as_bytes()])).map(|row| row.job)
+    }
+
     /// The job that claims an output of this name.
     pub fn claim(&self, output: &str) -> Option<u64> {
         self.outputs.get(output).copied()
@@ -146,6 +152,16 @@ impl State {
     /// UIDs of workers that drained and are gone, so that their pods may be deleted.
     pub fn drained(&self) -> impl Iterator<Item = (u64, &str)> {
         self.drained.iter().map(|(incarnation, uid)| (*incarnation, uid.as_ref()))
+    }
+
+    /// What was decided of a pool of workers, and is known of it.
+    pub fn pool(&self, name: &str) -> Option<&wire::PoolRecord> {
+        self.pools.get(name).map(Arc::as_ref)
+    }
+
+    /// All of them, by name.
+    pub fn pools(&self) -> impl Iterator<Item = &wire::PoolRecord> {
+        self.pools.values().map(Arc::as_ref)
     }
 
     /// Whether this incarnation drained.
@@ -192,12 +208,17 @@ impl State {
         above.next().or_else(below).map(|(name, job)| (name.as_ref(), *job))
     }
 
-    /// The build of an app that most live workers offer, and of those the first by name.
-    pub(super) fn build_of(&self, app: &str, wanted: &str) -> Option<String> {
+    /// The build of an app that most live workers offer which have all that is required, and of those the first by name. What
+    /// pools can make counts where no worker is there.
+    pub(super) fn build_of(&self, app: &str, wanted: &str, requires: &[String]) -> Option<String> {
         let mut offers = std::collections::BTreeMap::<&str, u32>::new();
-        for offer in self.workers.values().filter_map(|worker| worker.info.as_ref()).flat_map(|info| &info.apps) {
+        let workers = self.workers.values().filter_map(|worker| worker.info.as_ref());
+        let workers = workers.map(|info| (&info.apps, &info.capabilities, 1));
+        let pools = self.pools.values().map(|pool| (&pool.apps, &pool.capabilities, 0));
+        let able = workers.chain(pools).filter(|(_, capabilities, _)| has_all(capabilities, requires));
+        for (offer, weight) in able.flat_map(|(apps, _, weight)| apps.iter().map(move |offer| (offer, weight))) {
             if offer.name == app && (wanted.is_empty() || wanted == offer.build) {
-                *offers.entry(&offer.build).or_default() += 1;
+                *offers.entry(&offer.build).or_default() += weight;
             }
         }
         let best = offers.into_iter().max_by(|(a, n), (b, m)| n.cmp(m).then_with(|| b.cmp(a)));
@@ -244,4 +265,9 @@ impl State {
             self.keys.remove(&key);
         }
     }
+}
+
+/// Whether among these are all that are required.
+pub(super) fn has_all(capabilities: &[String], required: &[String]) -> bool {
+    required.iter().all(|word| capabilities.contains(word))
 }

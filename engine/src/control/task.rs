@@ -110,7 +110,7 @@ impl Facts {
 }
 
 /// Cuts a text to so many bytes, between two characters.
-pub(super) fn cut(mut text: String, bytes: usize) -> String {
+pub(crate) fn cut(mut text: String, bytes: usize) -> String {
     if text.len() > bytes {
         text.truncate(text.floor_char_boundary(bytes));
     }

@@ -2,16 +2,19 @@
 //! whose effects are carried out here.
 //!
 //! `errands` does for jobs what takes the store: plans, publications, histories; `api` is what clients may ask, `access` and
-//! `users` who they are, `gate` who is let in, `audit` what is written down of it. A master
-//! that does not lead answers with who does; whoever carries requests here passes them on.
+//! `users` who they are, `gate` who is let in, `audit` what is written down of it; `pools` makes and removes workers,
+//! `backup` puts the state into the store. A master that does not lead answers with who does; whoever carries requests here
+//! passes them on.
 
 mod access;
 mod api;
 mod audit;
+mod backup;
 mod errands;
 mod gate;
 mod halves;
 mod level;
+mod pools;
 mod told;
 mod users;
 
@@ -35,6 +38,7 @@ pub use told::LogReader;
 
 use super::clock;
 use super::env::{Env, Note};
+use super::pods::Pods;
 use super::point::Point;
 use super::replica::{News, Replica};
 use super::rpc::CallError;
@@ -54,6 +58,7 @@ use audit::Events;
 use gate::Gate;
 #[cfg(feature = "bench")]
 pub(crate) use gate::tokens::Tokens;
+use pools::Known;
 
 /// The world of a master: that of any node, and what its log is kept on and spoken over.
 pub trait MasterEnv: Env {
@@ -70,6 +75,8 @@ pub struct Options {
     pub leader: Config,
     /// Users.
     pub accounts: Accounts,
+    /// Whatever makes workers; none: they come by themselves.
+    pub pods: Option<Arc<dyn Pods>>,
 }
 
 /// How a master deals with users.
@@ -120,7 +127,10 @@ struct Inner<E: MasterEnv> {
     attempts: Mutex<Attempts>,
     /// Passwords that are hashed.
     hashes: Arc<Turns>,
+    /// Backups that are taken.
+    backups: Arc<Turns>,
     events: Mutex<Events>,
+    pools: Mutex<Known>,
 }
 
 /// While this node leads.
@@ -147,6 +157,8 @@ impl<E: MasterEnv> MasterNode<E> {
         let (leading, next_reign, changed, stop) = Default::default();
         let (gate, attempts, events) = Default::default();
         let hashes = Turns::new(HASHING.0, HASHING.1);
+        // One at a time takes the node's disk.
+        let backups = Turns::new(1, 0);
         let inner = Inner {
             env,
             log,
@@ -160,7 +172,9 @@ impl<E: MasterEnv> MasterNode<E> {
             gate,
             attempts,
             hashes,
+            backups,
             events,
+            pools: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -175,6 +189,9 @@ impl<E: MasterEnv> MasterNode<E> {
         let inner = &self.inner;
         drop(E::Rt::spawn(inner.clone().keep_level()));
         drop(E::Rt::spawn(inner.clone().keep_access()));
+        if let Some(pods) = inner.options.pods.clone() {
+            drop(E::Rt::spawn(inner.clone().keep_pools(pods)));
+        }
         let mut applied = inner.news.applied.listen();
         let mut stop = inner.stop.listen();
         let mut watch = inner.log.watch();

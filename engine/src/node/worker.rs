@@ -61,6 +61,8 @@ pub struct Options {
     pub input_cache: u64,
     /// UID of its pod, if it runs in one.
     pub uid: String,
+    /// What it has that jobs may ask for.
+    pub capabilities: Vec<String>,
     /// The number of its folder, by which another worker of the same name is told from this one come back. 0: none.
     pub folder: u64,
 }
@@ -238,6 +240,7 @@ impl<E: Env> Inner<E> {
             apps: self.env.apps().offers(),
             uid: options.uid.clone(),
             folder: options.folder,
+            capabilities: options.capabilities.clone(),
         };
         let asked = Bytes::from(request.encode_to_vec());
         let answered = self.masters.call::<E::Rt, _>(self.env.net(), Method::Register, asked, REGISTER_WITHIN).await;

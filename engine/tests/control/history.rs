@@ -98,7 +98,10 @@ fn what_a_lost_worker_took_with_it_is_told() {
     world.workers[0].alive = false;
     pass(&mut world, 1_100, &[1]);
     let events = events(&world, job);
-    assert_eq!(told(&events, &[Kind::WorkerLost]), ["worker lost with 1 finished map tasks [w0]"]);
+    assert_eq!(
+        told(&events, &[Kind::WorkerLost]),
+        ["worker lost with 1 finished map tasks [w0] it was not heard of for too long"]
+    );
     let gone = told(&events, &[Kind::Gone]);
     assert_eq!(gone.len(), 1);
     assert!(gone[0].ends_with("came to nothing [w0] its worker is gone"), "{gone:?}");

@@ -9,6 +9,8 @@ mod ledger;
 mod maps;
 mod model;
 mod pace;
+mod pools;
+mod restored;
 mod rights;
 mod rules;
 mod size;

@@ -363,7 +363,7 @@ fn a_lost_map_that_nobody_needs_is_not_done_again() {
     settle(&mut world);
     assert_eq!(world.state_of(job), JobState::Reducing, "all segments are there");
     let incarnation = world.workers[other].incarnation.unwrap();
-    world.commit("system", Action::RemoveWorker(wire::RemoveWorker { incarnation }));
+    world.commit("system", Action::RemoveWorker(wire::RemoveWorker { incarnation, ..Default::default() }));
     world.tell();
     world.workers[other].restart();
     world.step(other);
@@ -449,7 +449,7 @@ fn whoever_should_drain_is_told() {
     let mut world = World::new(1, 1);
     world.step(0);
     let incarnation = world.workers[0].incarnation.unwrap();
-    world.commit("ann", Action::DrainWorker(wire::DrainWorker { incarnation }));
+    world.commit("ann", Action::DrainWorker(wire::DrainWorker { incarnation, ..Default::default() }));
     world.tell();
     settle(&mut world);
     assert!(world.workers[0].draining, "a waiting poll tells it");

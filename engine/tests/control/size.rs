@@ -30,8 +30,15 @@ fn ten_thousand_tasks_stay_small() {
         index
     };
     let apps = vec![wire::AppOffer { name: "words".into(), build: "b1".into() }];
-    let info =
-        wire::Register { name: "w".into(), address: "a".into(), slots: 1_024, apps, uid: String::new(), folder: 1 };
+    let info = wire::Register {
+        name: "w".into(),
+        address: "a".into(),
+        slots: 1_024,
+        apps,
+        uid: String::new(),
+        folder: 1,
+        ..Default::default()
+    };
     let worker = commit(&mut state, Action::RegisterWorker(info));
     let job = commit(
         &mut state,

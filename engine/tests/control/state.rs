@@ -186,7 +186,7 @@ fn a_map_that_is_lost_when_all_have_read_it_was_done() {
         change(&mut world, job, Stage::Map, map, attempt(1 + u64::from(map)), map as usize, done(1));
     }
     let incarnation = world.workers[0].incarnation.unwrap();
-    world.commit("system", Action::RemoveWorker(wire::RemoveWorker { incarnation }));
+    world.commit("system", Action::RemoveWorker(wire::RemoveWorker { incarnation, ..Default::default() }));
     let maps_done = |world: &World| world.state().job(job).unwrap().status(1).maps.unwrap().done;
     assert_eq!(maps_done(&world), 1, "it may still be needed");
     assert_eq!(change(&mut world, job, Stage::Reduce, 0, attempt(3), 1, done(3)), Counted);
@@ -202,7 +202,7 @@ fn failed_attempts_and_dead_workers_never_count() {
     assert_eq!(change(&mut world, job, Stage::Map, 0, attempt(1), 0, failure(Cause::Worker, "")), Repeated);
     assert_eq!(change(&mut world, job, Stage::Map, 0, attempt(1), 0, done(1)), Dead);
     let incarnation = world.workers[0].incarnation.unwrap();
-    world.commit("system", Action::RemoveWorker(wire::RemoveWorker { incarnation }));
+    world.commit("system", Action::RemoveWorker(wire::RemoveWorker { incarnation, ..Default::default() }));
     assert_eq!(change(&mut world, job, Stage::Map, 0, attempt(2), 0, done(1)), Dead);
     let old = AttemptId { term: 0, counter: 5 };
     assert_eq!(change(&mut world, job, Stage::Map, 0, old, 1, done(1)), Counted, "of an earlier leader");
@@ -330,7 +330,7 @@ fn the_next_job_needs_no_worker_to_begin_and_what_nobody_offers_is_refused_at_on
     let workers: Vec<u64> = world.state().workers().map(|worker| worker.incarnation).collect();
     change(&mut world, job, Stage::Reduce, 0, attempt(1), 0, done(1));
     for incarnation in workers {
-        world.commit("system", Action::RemoveWorker(wire::RemoveWorker { incarnation }));
+        world.commit("system", Action::RemoveWorker(wire::RemoveWorker { incarnation, ..Default::default() }));
     }
     world.commit("system", Action::JobPublished(wire::JobPublished { job }));
     let next = world.state().job(world.index).unwrap().clone();
@@ -403,7 +403,7 @@ fn a_worker_is_not_drained_while_its_segments_are_needed() {
     let incarnation = world.workers[0].incarnation.unwrap();
     let drained = Action::WorkerDrained(wire::WorkerDrained { incarnation });
     assert_eq!(code(world.commit("system", drained.clone())), Code::State, "not asked to");
-    world.commit("system", Action::DrainWorker(wire::DrainWorker { incarnation }));
+    world.commit("system", Action::DrainWorker(wire::DrainWorker { incarnation, ..Default::default() }));
     assert_eq!(code(world.commit("system", drained.clone())), Code::State, "segments");
     assert_eq!(change(&mut world, job, Stage::Map, 0, attempt(1), 0, What::Moved(wire::Moved {})), Counted);
     world.commit("system", drained);

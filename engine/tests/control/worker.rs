@@ -64,6 +64,7 @@ impl Worker {
             apps: vec![wire::AppOffer { name: "words".into(), build: "b1".into() }],
             uid: format!("uid-{}", self.name),
             folder: 0,
+            capabilities: Vec::new(),
         }
     }
 

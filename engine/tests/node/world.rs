@@ -275,7 +275,8 @@ impl Cluster {
     async fn start_master(&mut self, n: usize) {
         let name = format!("m{n}");
         let (kv, files) = Disk::new(n as u64 + 1).boot();
-        let options = Options { log: log_options(), leader: Config::default(), accounts: self.accounts.clone() };
+        let options =
+            Options { log: log_options(), leader: Config::default(), accounts: self.accounts.clone(), pods: None };
         let connect = |identity: gristmill_raft::Identity| self.log_net.line(identity.node);
         let node = MasterNode::start(self.world(&name), options, Disks { kv, files }, connect).await.unwrap();
         self.log_net.connect(node.log().identity().node, node.log().clone());
@@ -293,6 +294,7 @@ impl Cluster {
             masters: (0..self.masters.len()).map(|n| format!("m{n}")).collect(),
             task_memory: 64 << 20,
             uid: String::new(),
+            capabilities: Vec::new(),
             input_cache: 1 << 30,
             folder: 0,
         };

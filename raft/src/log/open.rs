@@ -16,7 +16,7 @@ use crate::disk::{Batch, Files, Kv};
 use crate::message;
 use crate::node::id;
 use crate::planted::{Bug, planted};
-use crate::types::{Payload, StoredMembership};
+use crate::types::{Payload, StoredMembership, Vote};
 
 /// What a check of a log found.
 #[derive(Debug, Clone)]
@@ -31,11 +31,21 @@ pub(crate) struct Checked {
 
 /// Writes an empty log of `node` to an empty database.
 pub(crate) async fn create<K: Kv, F: Files>(kv: &K, files: &F, node: u64) -> Result<(), Error> {
+    create_voted(kv, files, node, None).await
+}
+
+/// As [`create`], of a node that has voted already.
+pub(crate) async fn create_voted<K: Kv, F: Files>(
+    kv: &K,
+    files: &F,
+    node: u64,
+    vote: Option<Vote>,
+) -> Result<(), Error> {
     if !is_new(kv, files)? {
         return Err(Error::loss("an empty folder to make a new log in", "a log whose identity is missing"));
     }
     let (mut mark, _) = Mark::open(files.clone())?;
-    let head = Head { node, write: 1, ..Head::default() };
+    let head = Head { node, write: 1, vote, ..Head::default() };
     let mut batch = Batch::default();
     batch.put(head::KEY, head.encode());
     kv.write(batch).await?;

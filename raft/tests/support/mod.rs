@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gristmill_raft::model::{Disk, Faults, ModelFiles, ModelKv};
 use gristmill_raft::net::{Peer, Switchboard};
-use gristmill_raft::node::{Disks, Options};
+use gristmill_raft::node::{Beginning, Disks, Options, begin};
 use gristmill_raft::runtime::AsyncRuntime as _;
 use gristmill_raft::{Env, Error, Node, StateMachine};
 use openraft_rt_tokio::TokioRuntime;
@@ -103,6 +103,20 @@ impl Cluster {
         cluster.node(0).initialize(&peers).await.unwrap();
         assert!(matches!(cluster.node(0).initialize(&peers).await, Err(Error::Refused(_))), "once");
         cluster.leader().await;
+        cluster
+    }
+
+    /// A cluster of one node that begins with this state.
+    pub(crate) async fn begun(state: &Ledger, term: u64, index: u64) -> Self {
+        let disk = Disk::new(100);
+        let (kv, files) = disk.boot();
+        let disks = Disks { kv, files };
+        let beginning = Beginning { cluster: CLUSTER, address: "node-0".into(), term, index };
+        begin::<TokioRuntime, _, _>(&disks, &beginning, &mut state.snapshot()).await.unwrap();
+        let again = begin::<TokioRuntime, _, _>(&disks, &beginning, &mut state.snapshot()).await;
+        assert!(matches!(again, Err(Error::Refused(_))), "a node's folder is not begun with");
+        let mut cluster = Self { net: Switchboard::default(), disks: vec![disk], nodes: BTreeMap::new() };
+        cluster.restart(0).await;
         cluster
     }
 

@@ -92,6 +92,7 @@ impl Leader {
             slots,
             apps: vec![app],
             uid: String::new(),
+            capabilities: Vec::new(),
             // It comes back with the same folder: its earlier life is over at once.
             folder: 1 + machine as u64,
         };

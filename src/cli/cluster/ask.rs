@@ -99,10 +99,11 @@ pub(super) fn commands(program: &str, all: Command) -> Command {
     let workers = Command::new("workers").about("List workers").arg(output());
     let status = Command::new("status").about("Show masters, and what the cluster does").arg(output());
     let cluster = Command::new("cluster")
-        .about("Look at the cluster")
+        .about("Look at the cluster, or back up what it knows")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(status.after_help(format!("Example:\n  {program} cluster status")))
+        .subcommands(super::backup::commands(program))
         .after_help(format!("Example:\n  {program} cluster status"));
     let at = At::augment_args;
     all.subcommand(at(jobs).after_help(format!("Example:\n  {program} jobs")))
@@ -161,7 +162,7 @@ fn as_json(job: &api::JobStatus) -> Value {
             let reason = e.reason().as_str_name().trim_start_matches("REASON_").to_lowercase();
             json!({"reason": reason, "message": e.message, "next_step": e.next_step})
         }),
-        "retry_of": job.retry_of, "next": job.next,
+        "retry_of": job.retry_of, "next": job.next, "notices": job.notices,
     })
 }
 
@@ -213,6 +214,7 @@ fn shown(job: &api::JobStatus) -> String {
     }
     let counters = job.counters.iter().map(|(name, n)| format!("{name}={n}")).collect::<Vec<_>>();
     rows.push(("counters", counters.join(" ")));
+    rows.extend(job.notices.iter().map(|waits| ("waits", waits.clone())));
     if let Some(error) = &job.error {
         rows.push(("error", error.message.clone()));
         rows.push(("next step", error.next_step.clone()));
@@ -289,8 +291,13 @@ pub(super) fn workers(of: &ArgMatches) -> Result<(), Failure> {
 }
 
 pub(super) fn cluster(of: &ArgMatches) -> Result<(), Failure> {
-    let Some((_, of)) = of.subcommand() else { return Ok(()) };
+    let Some((what, of)) = of.subcommand() else { return Ok(()) };
     let mut client = ClusterClient::new(channel(of)?);
+    match what {
+        "backup" => return super::backup::take(client, of),
+        "backups" => return super::backup::list(client, of),
+        _ => {}
+    }
     let s = block_on(async { answered(client.status(answer::request(api::StatusRequest {}, WITHIN))).await })?;
     let role = |m: &api::MasterStatus| match (m.leader, m.voter) {
         (true, _) => "leader",

@@ -30,7 +30,8 @@ impl Bars {
     /// Shows a job as it is.
     pub(super) fn show(&self, state: &str, job: &api::JobStatus) {
         let counters = job.counters.iter().map(|(name, n)| format!(", {name} {n}"));
-        self.head.set_message(format!("{} is {state}{}", job.id, counters.collect::<String>()));
+        let waits = job.notices.first().map(|waits| format!("; waits: {waits}")).unwrap_or_default();
+        self.head.set_message(format!("{} is {state}{}{waits}", job.id, counters.collect::<String>()));
         let (maps, reduces) = (job.maps.unwrap_or_default(), job.reduces.unwrap_or_default());
         let fetching = format!("{} reducers", reduces.total);
         let all =

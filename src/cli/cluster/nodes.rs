@@ -3,6 +3,8 @@
 mod accounts;
 #[cfg(feature = "objects")]
 mod kubernetes;
+#[cfg(feature = "kubernetes")]
+mod pools;
 mod secret;
 
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use std::thread::available_parallelism;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use gristmill_engine::auth::Secret;
+use gristmill_engine::node::backup::LATEST;
 use gristmill_engine::node::env::{Apps, Note};
 use gristmill_engine::registry::Entry;
 use sha2::{Digest as _, Sha256};
@@ -23,6 +26,9 @@ use crate::cluster::roles::Roles;
 use crate::cluster::store::Location;
 use crate::cluster::tls::{Files, Tls};
 use crate::cluster::wire::{Plain, Wire};
+
+/// Words of a worker at most.
+const CAPABILITIES: usize = 16;
 
 fn node(name: &'static str, listen: &'static str) -> Command {
     Command::new(name)
@@ -128,11 +134,29 @@ fn working(command: Command) -> Command {
                 .value_name("NAME")
                 .help("The worker's name; by default made of the machine's and the folder's"),
         )
+        .arg(
+            Arg::new("capability")
+                .long("capability")
+                .value_name("WORD")
+                .action(ArgAction::Append)
+                .value_parser(capability)
+                .help("Something that it has and jobs may ask for with submit --require, again for each: at most 16"),
+        )
+}
+
+/// The flag of a master that begins with a backup.
+fn restore() -> Arg {
+    let restore = Arg::new("restore").long("restore").value_name("NAME").num_args(0..=1).default_missing_value(LATEST);
+    restore.help(
+        "Begin a new cluster, in an empty folder, with this backup in the store, by default the newest: see cluster backups. Nothing \
+         of the cluster that it is from may run any more",
+    )
 }
 
 pub(super) fn serve_command(program: &str) -> Command {
     accounts::flags(working(node("serve", "127.0.0.1:7070")))
         .about("Run a whole cluster in one process: a master and a worker")
+        .arg(restore())
         .after_help(format!("Example:\n  {program} serve --data /var/lib/gristmill --store /srv/files"))
 }
 
@@ -140,7 +164,10 @@ pub(super) fn master_command(program: &str) -> Command {
     let join = Arg::new("join").long("join").value_name("ADDRESS").conflicts_with("peers");
     let peers = Arg::new("peers").long("peers").value_name("ADDRESSES").value_delimiter(',');
     let token = Arg::new("cluster-token").long("cluster-token").value_name("TOKEN").requires("peers");
-    accounts::flags(node("master", "127.0.0.1:7070"))
+    let master = accounts::flags(node("master", "127.0.0.1:7070"));
+    #[cfg(feature = "kubernetes")]
+    let master = pools::flags(master);
+    master
         .about("Run a master")
         .arg(join.help("A master of the cluster to be joined; without it and --peers, a new folder begins a new cluster"))
         .arg(peers.help(
@@ -148,6 +175,7 @@ pub(super) fn master_command(program: &str) -> Command {
              cluster keeps to it",
         ))
         .arg(token.help("A word that all masters given the same --peers must be given alike, to tell clusters apart"))
+        .arg(restore().conflicts_with("join"))
         .after_help(format!(
             "Examples:\n  {program} master --data m1 --store files\n  \
              {program} master --data m2 --store files --listen 127.0.0.1:7071 --join 127.0.0.1:7070\n  \
@@ -159,14 +187,26 @@ pub(super) fn master_command(program: &str) -> Command {
 
 pub(super) fn worker_command(program: &str) -> Command {
     let masters = Arg::new("masters").long("masters").value_name("ADDRESSES").required(true).value_delimiter(',');
-    working(node("worker", "127.0.0.1:0"))
-        .about("Run a worker")
+    let pod = Arg::new("pod-uid").long("pod-uid").value_name("UID");
+    let worker = working(node("worker", "127.0.0.1:0"))
+        .about("Run a worker, or change how many there are")
+        .arg(pod.help("UID of the pod that it runs in, by which masters that made the pod know it"))
         .arg(masters.help("Where masters of the cluster are; any of them will do"))
         .after_help(format!(
-            "Example:\n  {program} worker --data w1 --store files --masters 127.0.0.1:7070,127.0.0.1:7071\n\n\
+            "Examples:\n  {program} worker --data w1 --store files --masters 127.0.0.1:7070,127.0.0.1:7071\n  \
+             {program} worker pool ls\n\n\
              SIGTERM drains the worker: it gives its tasks back, stores what others still need of it, and ends. A second\n\
              signal ends it at once."
-        ))
+        ));
+    super::pool::beside(program, worker)
+}
+
+/// A word for something that workers have and jobs ask for.
+pub(super) fn capability(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=64 if !text.chars().any(|c| c.is_control() || c.is_whitespace()) => Ok(text.to_string()),
+        _ => Err("it is a word of 1 to 64 bytes, without spaces".into()),
+    }
 }
 
 /// The digest of this program, by which builds are told apart.
@@ -195,11 +235,26 @@ pub(super) fn run(program: &str, role: &str, here: &[Entry], of: &ArgMatches) ->
     let text = |name| of.try_get_one::<String>(name).ok().flatten().cloned();
     let texts = |name| of.try_get_many::<String>(name).ok().flatten().into_iter().flatten().cloned().collect();
     let access = (role != "worker").then(|| accounts::access(of)).transpose()?;
+    #[cfg(feature = "kubernetes")]
+    let kubernetes_pools = pools::config(of);
+    let capabilities: Vec<String> = texts("capability");
+    if capabilities.len() > CAPABILITIES {
+        let what = format!("--capability is given {} times; a worker has at most {CAPABILITIES}", capabilities.len());
+        return Err(Failure::Usage(what));
+    }
+    let (restore, peers): (_, Vec<String>) = (text("restore"), texts("peers"));
+    if restore.is_some() && peers.len() > 1 {
+        let what = "--restore begins a cluster of one master, and --peers names more: add the others when it runs";
+        return Err(Failure::Usage(what.into()));
+    }
     let master = access.map(|access| MasterPart {
         join: text("join"),
-        peers: texts("peers"),
+        peers,
         token: text("cluster-token").unwrap_or_default(),
+        restore,
         access,
+        #[cfg(feature = "kubernetes")]
+        kubernetes_pools,
     });
     let machine = available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
     let worker = (role != "master").then(|| {
@@ -212,6 +267,8 @@ pub(super) fn run(program: &str, role: &str, here: &[Entry], of: &ArgMatches) ->
             threads: 1,
             memory: of.get_one::<Size>("memory").map_or_else(memory::half, |size| size.0),
             input_cache: of.get_one::<Size>("input-cache").map_or(0, |size| size.0),
+            uid: text("pod-uid").unwrap_or_default(),
+            capabilities,
         }
     });
     // Masters look at all apps and run none.

@@ -22,10 +22,13 @@ use super::access::terminal;
 use super::ask::{stay, table};
 use super::at::At;
 use super::credentials::Store;
+use super::pool;
 use completion::Completion;
 
 /// Commands that are none of a cluster's, or run for as long as this does.
-const LEFT_OUT: [&str; 9] = ["admin", "apps", "cat", "completions", "master", "raft", "run", "serve", "worker"];
+const LEFT_OUT: [&str; 9] = ["admin", "apps", "cat", "completions", "k8s", "master", "raft", "run", "serve"];
+/// Runs for as long as this does unless one of its commands follows.
+const WORKER: &str = "worker";
 /// Lines that are kept, and in which file.
 const KEPT: usize = 1000;
 const HISTORY: &str = "admin_history";
@@ -102,13 +105,30 @@ fn arguments(program: &str, tree: &Command, words: Vec<String>, at: &[OsString])
     all
 }
 
-/// The commands of the shell, and what they do.
-fn offered(tree: &Command) -> impl Iterator<Item = &Command> {
-    tree.get_subcommands().filter(|command| !LEFT_OUT.contains(&command.get_name()))
+/// The commands of the shell, and what they do. Of the one that runs a worker, those below it.
+fn offered(tree: &Command) -> impl Iterator<Item = Command> {
+    let ours = tree.get_subcommands().filter(|command| !LEFT_OUT.contains(&command.get_name()));
+    ours.map(|command| match command.get_name() {
+        WORKER => Command::new(WORKER)
+            .about("Look at pools of workers, add workers and remove them")
+            .subcommands(command.get_subcommands().cloned()),
+        _ => command.clone(),
+    })
+}
+
+/// Whether a line would do what is left to others.
+fn is_left_out(words: &[String]) -> bool {
+    match words.first().map(String::as_str) {
+        Some(WORKER) => {
+            let below = words.get(1).map_or("", String::as_str);
+            !pool::NAMES.contains(&below) && !["help", "--help", "-h"].contains(&below)
+        }
+        first => first.is_some_and(|first| LEFT_OUT.contains(&first)),
+    }
 }
 
 fn help(tree: &Command) -> String {
-    let row = |command: &Command| {
+    let row = |command: Command| {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
         vec![command.get_name().to_string(), about]
     };
@@ -124,7 +144,7 @@ impl Shell<'_> {
             (None, _) => {}
             (Some("exit" | "quit"), 1) => return Ok(Next::End),
             (Some("help"), 1) => stdout::print(help(self.tree))?,
-            (Some(left), _) if LEFT_OUT.contains(&left) => {
+            (Some(left), _) if is_left_out(&words) => {
                 let what =
                     format!("{left} is no command of this shell; leave it with exit, and run {} {left}", self.program);
                 return Err(Failure::Usage(what));
@@ -158,7 +178,7 @@ impl Shell<'_> {
         let config = Config::builder().completion_type(CompletionType::List).auto_add_history(true);
         let config = config.max_history_size(KEPT).map_err(failed)?.build();
         let mut editor = Editor::<Completion, DefaultHistory>::with_config(config).map_err(failed)?;
-        editor.set_helper(Some(Completion::new(offered(self.tree))));
+        editor.set_helper(Some(Completion::new(offered(self.tree).collect::<Vec<_>>().iter())));
         let history = history();
         if let Some(history) = &history {
             // There may be none yet.
@@ -202,7 +222,9 @@ mod tests {
         let user = Command::new("user").subcommand(Command::new("ls")).subcommand(Command::new("add"));
         let context = Command::new("context").subcommand(Command::new("ls"));
         let all = Command::new("g").subcommand(At::augment_args(user)).subcommand(context);
-        all.subcommand(Command::new("submit")).subcommand(Command::new("serve").about("A node"))
+        let pool = At::augment_args(Command::new("pool").subcommand(Command::new("ls")));
+        let worker = Command::new("worker").arg(clap::Arg::new("data").long("data")).subcommand(pool);
+        all.subcommand(Command::new("submit")).subcommand(worker).subcommand(Command::new("serve").about("A node"))
     }
 
     fn arguments_of(line: &str) -> String {
@@ -218,6 +240,7 @@ mod tests {
             ("context ls", "g|context|ls"),
             ("submit words in -o out -- --at", "g|submit|words|--at=m:1|--insecure|in|-o|out|--|--at"),
             ("submit --help", "g|submit|--help"),
+            ("worker pool ls", "g|worker|pool|--at=m:1|--insecure|ls"),
             ("nothing", "g|nothing"),
         ] {
             assert_eq!(arguments_of(line), want, "{line}");
@@ -237,13 +260,18 @@ mod tests {
         let shell = Shell { program: "g", tree: &tree, at: Vec::new(), does: &does };
         assert!(shell.line("user ls").is_ok_and(|next| next == Next::Line));
         assert!(shell.line("user").is_err() && shell.line("serve --data x").is_err());
+        assert!(shell.line("worker --data x --masters m").is_err() && shell.line("worker").is_err());
+        assert!(shell.line("worker pool ls").is_ok_and(|next| next == Next::Line));
         assert!(shell.line(" exit ").is_ok_and(|next| next == Next::End));
-        assert_eq!(*seen.borrow(), [3, 2], "what is left out is not done");
+        assert_eq!(*seen.borrow(), [3, 2, 4], "what is left out is not done");
     }
 
     #[test]
     fn help_has_what_can_be_done() {
         let help = help(&tree());
         assert!(help.contains("user") && help.contains("exit") && !help.contains("serve"), "{help}");
+        assert!(help.contains("worker"), "{help}");
+        let worker = offered(&tree()).find(|command| command.get_name() == "worker").unwrap();
+        assert!(worker.get_arguments().next().is_none() && worker.find_subcommand("pool").is_some());
     }
 }

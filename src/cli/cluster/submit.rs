@@ -84,6 +84,10 @@ struct SubmitFlags {
     )]
     #[arg(value_parser = value_parser!(i32).range(-100..=100))]
     priority: i32,
+    /// Something that workers must have which run it, as their --capability or their pool says; may be given again, at most 16
+    /// times
+    #[arg(id = "job.require", long = "require", value_name = "WORD", value_parser = super::nodes::capability)]
+    require: Vec<String>,
     /// Attempts of one task before the job fails [default: 4]
     #[arg(id = "job.max-attempts", long = "max-attempts", value_name = "N")]
     #[arg(value_parser = value_parser!(u32).range(1..=16))]
@@ -245,6 +249,7 @@ fn spec(
         priority: flags.priority,
         max_attempts: flags.max_attempts.or(job.attempts()).unwrap_or(0),
         no_backups: flags.no_backups,
+        requires: flags.require.clone(),
         ..Default::default()
     })
 }
@@ -375,5 +380,10 @@ fn show(program: &str, now: &api::JobStatus, last: Option<&api::JobStatus>, tell
     let line = format!("{program}: {:<10} map {maps}/{all_maps}, reduce {parts}/{all_parts}", state(now));
     if tell || last.is_none_or(|last| last.state != now.state) {
         say(&line);
+    }
+    // Why nothing happens, when that is another reason than before.
+    if let Some(waits) = now.notices.first().filter(|waits| last.and_then(|last| last.notices.first()) != Some(*waits))
+    {
+        say(&format!("{program}: waits: {waits}"));
     }
 }

@@ -125,6 +125,13 @@ const TABLE: &[(&str, &str, Code)] = &[
     ("gristmill.v1.Cluster/Workers", "aoru", Code::Ok),
     ("gristmill.v1.Cluster/Drain", "ao", Code::NotFound),
     ("gristmill.v1.Cluster/Apps", "aoru", Code::Ok),
+    ("gristmill.v1.Cluster/Backup", "ao", Code::Ok),
+    ("gristmill.v1.Cluster/Backups", "ao", Code::Ok),
+    // Masters of this cluster make no workers.
+    ("gristmill.v1.Pools/List", "aoru", Code::FailedPrecondition),
+    ("gristmill.v1.Pools/Set", "ao", Code::FailedPrecondition),
+    ("gristmill.v1.Pools/Add", "ao", Code::InvalidArgument),
+    ("gristmill.v1.Pools/Remove", "ao", Code::NotFound),
     ("gristmill.v1.Data/List", "aru", Code::Ok),
     ("gristmill.v1.Data/Put", "au", Code::InvalidArgument),
     ("gristmill.v1.Data/Get", "aru", Code::InvalidArgument),

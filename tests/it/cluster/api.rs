@@ -9,6 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair,
 use serde_json::{Value, json};
 
 use super::nodes::{Node, logged_in, parts, run_local, texts, users};
+use crate::process::Process;
 use crate::program::{Folder, until};
 
 /// One request over a connection of its own; gives the answer's code and body.
@@ -167,6 +168,91 @@ async fn health_and_reflection_answer_as_the_field_asks() {
     let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
     assert!(names.contains(&"gristmill.v1.Jobs".into()) && names.contains(&"gristmill.v1.Cluster".into()), "{names:?}");
     assert!(!names.iter().any(|name| name.contains("internal")), "{names:?}");
+}
+
+/// Probes show nothing and are told nothing; a node that is not one of the cluster's is alive and not ready.
+#[test]
+fn probes_are_answered_to_everybody_by_masters_and_workers() {
+    let folder = Folder::new();
+    let master = Node::start(&folder, "master", "m1", "");
+    let worker = Node::start(&folder, "worker", "w1", &format!("--masters {}", master.address));
+    let logins = Node::start(&folder, "serve", "data", &users(&folder));
+    for at in [&master.address, &worker.address, &logins.address] {
+        assert_eq!(http(at, "GET", "/healthz", "", ""), (200, "ok\n".into()), "{at}");
+        until("the node to be ready", || {
+            let (code, text) = http(at, "GET", "/readyz", "", "");
+            assert!(code == 200 || (code == 503 && text.lines().count() == 1), "{code}: {text}");
+            code == 200
+        });
+    }
+    let lone = Node::start(&folder, "worker", "w2", "--masters 127.0.0.1:1");
+    assert_eq!(http(&lone.address, "GET", "/healthz", "", "").0, 200);
+    let (code, why) = http(&lone.address, "GET", "/readyz", "", "");
+    assert!(code == 503 && why.contains("not one of the cluster's yet"), "{code}: {why}");
+    // A master that begins with two others, which are not there; at an address that no other test has.
+    let [_, _, c, d] = std::process::id().to_be_bytes();
+    let at = format!("127.78.{c}.{d}:7470");
+    let arguments = format!(
+        "master --no-login --data m2 --store store --listen {at} --peers {at},127.0.0.1:1,127.0.0.1:2 --cluster-token t"
+    );
+    let mut waiting = Process::start(&folder, "m2", &arguments);
+    waiting.says("waits for the other masters");
+    assert_eq!(http(&at, "GET", "/healthz", "", "").0, 200);
+    let (code, why) = http(&at, "GET", "/readyz", "", "");
+    assert!(code == 503 && why.contains("waits for the others"), "{code}: {why}");
+}
+
+/// Without --pools no master makes workers, whoever asks and however.
+#[test]
+fn pools_are_told_to_be_none_where_masters_make_no_workers() {
+    let folder = Folder::new();
+    let node = serve(&folder);
+    let at = node.address.as_str();
+    for (verb, path, body, code, told) in [
+        ("GET", "/v1/pools", "", 400, "make no workers"),
+        ("POST", "/v1/pools/big", r#"{"min": 2, "idle_ms": 60000}"#, 400, "make no workers"),
+        ("POST", "/v1/pools/big/workers", r#"{"count": 2}"#, 400, "make no workers"),
+        ("POST", "/v1/pools/big/workers", r#"{"count": 0}"#, 400, "1 to 1000"),
+        ("DELETE", "/v1/workers/nobody", "", 404, "no worker is called nobody"),
+    ] {
+        let mut answer = (0, String::new());
+        until("a leader", || {
+            answer = http(at, verb, path, JSON, body);
+            answer.0 != 503
+        });
+        assert!(answer.0 == code && answer.1.contains(told), "{verb} {path}: {answer:?}");
+    }
+    for line in ["worker pool ls", "worker pool set big --min 2", "worker add big -n 2"] {
+        let done = folder.run(&format!("{line} --at {at}"));
+        assert!(done.code == Some(1) && done.err.contains("start them with --pools"), "{line}: {done:?}");
+    }
+    let done = folder.run(&format!("worker rm nobody --at {at}"));
+    assert!(done.code == Some(1) && done.err.contains("no worker is called nobody"), "{done:?}");
+    // What runs a worker is as it was.
+    let done = folder.run("worker --data w --at 127.0.0.1:1");
+    assert!(done.code == Some(2) && done.err.contains("--at"), "{done:?}");
+    let done = folder.run("worker --data w");
+    assert!(done.code == Some(2) && done.err.contains("--masters"), "{done:?}");
+    let done = folder.run("worker --data w --masters m pool ls");
+    assert_eq!(done.code, Some(2), "{done:?}");
+    let words = "--capability x ".repeat(17);
+    let done = folder.run(&format!("worker --data w --masters 127.0.0.1:1 {words}"));
+    assert!(done.code == Some(2) && done.err.contains("at most 16"), "{done:?}");
+}
+
+/// A job that needs what no worker has is refused, and one that has it runs it.
+#[test]
+fn jobs_run_on_workers_that_have_what_they_require() {
+    let folder = Folder::new();
+    texts(&folder, 20);
+    let master = Node::start(&folder, "master", "m1", "");
+    let _plain = Node::start(&folder, "worker", "w1", &format!("--masters {}", master.address));
+    let submit = format!("submit wordcount books/ --require gpu --at {}", master.address);
+    let done = folder.run(&format!("{submit} -o out/a"));
+    assert!(done.code == Some(1) && done.err.contains("gpu"), "{done:?}");
+    let _able = Node::start(&folder, "worker", "w2", &format!("--masters {} --capability gpu", master.address));
+    let done = folder.run(&format!("{submit} -o out/b"));
+    assert_eq!(done.code, Some(0), "{done:?}");
 }
 
 /// A master that does not lead passes a call on, but none that another one passed on to it.

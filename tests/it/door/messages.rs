@@ -77,6 +77,15 @@ fn calls() -> Vec<(&'static str, Vec<u8>)> {
         ("gristmill.v1.Cluster/Workers", Vec::new()),
         ("gristmill.v1.Cluster/Drain", v1::DrainRequest { worker: "nobody".into() }.encode_to_vec()),
         ("gristmill.v1.Cluster/Apps", Vec::new()),
+        ("gristmill.v1.Cluster/Backup", v1::BackupRequest { name: "no/name".into(), keep: 1 }.encode_to_vec()),
+        ("gristmill.v1.Cluster/Backups", Vec::new()),
+        ("gristmill.v1.Pools/List", Vec::new()),
+        (
+            "gristmill.v1.Pools/Set",
+            v1::SetPoolRequest { name: name(), min: Some(1), ..Default::default() }.encode_to_vec(),
+        ),
+        ("gristmill.v1.Pools/Add", v1::AddWorkersRequest { pool: name(), count: 3 }.encode_to_vec()),
+        ("gristmill.v1.Pools/Remove", v1::RemoveWorkerRequest { worker: "nobody".into() }.encode_to_vec()),
         (
             "gristmill.v1.Apps/Missing",
             v1::MissingFilesRequest { digests: vec![Bytes::from_static(&[7; 32])] }.encode_to_vec(),

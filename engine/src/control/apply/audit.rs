@@ -26,6 +26,8 @@ pub(super) fn told(cluster: u64, action: &Action) -> Option<(&'static str, Strin
         Action::RetryJob(retry) => ("Jobs/Retry", job(retry.job)),
         Action::CancelJob(cancel) => ("Jobs/Cancel", job(cancel.job)),
         Action::DrainWorker(drain) => ("Cluster/Drain", drain.incarnation.to_string()),
+        // What is learned of a pool comes from the leader itself.
+        Action::PutPool(pool) => ("Pools/Set", changed_pool(pool)),
         Action::AddUser(add) => {
             let name = add.user.as_ref().map(|user| user.name.clone()).unwrap_or_default();
             (if add.registers { "Access/Register" } else { "Users/Add" }, name)
@@ -53,6 +55,13 @@ pub(super) fn told(cluster: u64, action: &Action) -> Option<(&'static str, Strin
         Action::SetPolicy(policy) => ("Users/SetPolicy", format!("registration={}", policy.registration)),
         _ => return None,
     })
+}
+
+fn changed_pool(pool: &wire::PoolRecord) -> String {
+    let said = |name: &str, value: Option<u64>| value.map(|value| format!(" {name}={value}"));
+    let (min, max) = (pool.min.map(u64::from), pool.max.map(u64::from));
+    let parts = [said("min", min), said("max", max), said("idle_ms", pool.idle_ms)];
+    [Some(pool.name.clone())].into_iter().chain(parts).flatten().collect()
 }
 
 fn changed(change: &wire::ChangeUser) -> String {

@@ -108,13 +108,18 @@ impl State {
             self.outputs.remove(output.as_str());
         }
         self.jobs.remove(&archive.job);
-        self.archive.insert(archive.job, Arc::new(row));
+        self.keep_row(row);
+        step.touched.push(Touch::Job(archive.job));
+        Ok(ACCEPTED)
+    }
+
+    /// Keeps the row of a job, and no more rows than may be.
+    pub(super) fn keep_row(&mut self, row: wire::ArchiveRecord) {
+        self.archive.insert(row.id, Arc::new(row));
         while self.archive.len() > limits::ARCHIVE {
             let Some(oldest) = self.archive.get_min().map(|(id, _)| *id) else { break };
             self.archive.remove(&oldest);
         }
-        step.touched.push(Touch::Job(archive.job));
-        Ok(ACCEPTED)
     }
 }
 

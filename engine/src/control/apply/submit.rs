@@ -142,9 +142,11 @@ impl State {
 
     fn pin_build(&self, spec: &mut JobSpec) -> Decision<()> {
         let app = spec.app.get_or_insert_default();
-        let Some(build) = self.build_of(&app.name, &app.build) else {
+        let Some(build) = self.build_of(&app.name, &app.build, &spec.requires) else {
             let of = if app.build.is_empty() { String::new() } else { format!(" of build {}", app.build) };
-            let message = format!("no worker offers app {:?}{of}", app.name);
+            let with =
+                if spec.requires.is_empty() { String::new() } else { format!(" and has {}", spec.requires.join(", ")) };
+            let message = format!("no worker offers app {:?}{of}{with}", app.name);
             return Err(refused(Code::Unavailable, message, "start a worker that has it, or correct the name"));
         };
         app.build = build;

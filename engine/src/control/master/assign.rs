@@ -64,7 +64,9 @@ impl Master {
         let mut chosen = None;
         let access = self.state.access();
         for job in self.shares.jobs(|user| access.quota(user).cores) {
-            let Some(run) = self.runs.get_mut(&job).filter(|run| worker.offers.contains(&run.offer)) else { continue };
+            let Some(run) = self.runs.get_mut(&job).filter(|run| worker.can(run.offer, &run.job.spec.requires)) else {
+                continue;
+            };
             let elsewhere = |attempt: &AttemptId| self.attempts.get(attempt).is_some_and(|r| r.worker != id);
             chosen = choose(run, worker, rules, elsewhere);
             if chosen.is_some() {
@@ -107,6 +109,7 @@ impl Master {
         self.early += u64::from(running.early);
         if let Some(worker) = self.fleet.workers.get_mut(&running.worker) {
             worker.attempts.insert(attempt);
+            worker.idle_since = None;
         }
         self.attempts.insert(attempt, running);
         self.sync_runnable(task.job);

@@ -55,6 +55,7 @@ impl Master {
         status.shuffle_ppm = of(fetched, &reduces);
         reduces.progress_ppm = of(reduced, &reduces);
         (status.maps, status.reduces) = (Some(maps), Some(reduces));
+        status.notices = self.notices(job);
         Some(status)
     }
 }

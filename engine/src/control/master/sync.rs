@@ -12,6 +12,7 @@ use super::Master;
 use super::outbox::Ticket;
 use crate::control::apply::Touch;
 use crate::control::ids::{AttemptId, Stage, TaskId};
+use crate::control::limits;
 use crate::control::run::Run;
 use crate::control::state::{Settled, State};
 
@@ -25,6 +26,8 @@ impl Master {
                     jobs.insert(*job);
                 }
                 Touch::Worker(worker) => self.sync_worker(*worker),
+                // Those who make workers look by themselves.
+                Touch::Pools => {}
                 Touch::Task(task) => {
                     self.refresh(task.job);
                     self.sync_task(*task);
@@ -249,7 +252,11 @@ impl Master {
             }
             None => {
                 let attempts = self.fleet.workers.get(&id).map(|worker| worker.attempts.clone());
-                attempts.into_iter().flatten().for_each(|attempt| self.give_up(attempt, "its worker is gone"));
+                let why = match self.fates.remove(&id) {
+                    Some(why) => format!("its worker is gone: {why}"),
+                    None => "its worker is gone".to_string(),
+                };
+                attempts.into_iter().flatten().for_each(|attempt| self.give_up(attempt, &why));
                 let Some(worker) = self.fleet.remove(id) else { return };
                 if worker.waiting.is_some() {
                     let drained = self.state.has_drained(id);
@@ -271,11 +278,17 @@ impl Master {
     }
 
     pub(super) fn propose_remove(&mut self, incarnation: u64) {
-        self.propose_about(incarnation, Action::RemoveWorker(wire::RemoveWorker { incarnation }));
+        let late = || "it was not heard of for too long".to_string();
+        let why = self.fates.get(&incarnation).cloned().unwrap_or_else(late);
+        self.propose_about(incarnation, Action::RemoveWorker(wire::RemoveWorker { incarnation, why }));
     }
 
     pub(super) fn propose_drain(&mut self, incarnation: u64) {
-        self.propose_about(incarnation, Action::DrainWorker(wire::DrainWorker { incarnation }));
+        let why = self.fates.get(&incarnation).cloned().unwrap_or_default();
+        let attempts = self.fleet.workers.get(&incarnation).into_iter().flat_map(|worker| &worker.attempts);
+        let jobs: BTreeSet<u64> = attempts.filter_map(|a| self.attempts.get(a)).map(|r| r.task.job).collect();
+        let jobs = jobs.into_iter().take(limits::DRAINED_JOBS).collect();
+        self.propose_about(incarnation, Action::DrainWorker(wire::DrainWorker { incarnation, why, jobs }));
     }
 
     pub(super) fn propose_drained(&mut self, incarnation: u64) {

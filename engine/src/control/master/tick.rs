@@ -12,6 +12,7 @@ use crate::control::schedule::backup;
 impl Master {
     pub(super) fn tick(&mut self) {
         self.tick_workers();
+        self.tick_idle();
         let runs: Vec<u64> = self.runs.keys().copied().collect();
         let heard = self.fleet.workers.values().all(|worker| worker.heard);
         for job in runs {
@@ -96,7 +97,7 @@ impl Master {
     fn tick_unserved(&mut self, job: u64) {
         let now = self.now.mono;
         let Some(run) = self.runs.get_mut(&job) else { return };
-        if self.fleet.is_offered(run.offer) {
+        if self.fleet.is_offered(run.offer, &run.job.spec.requires) {
             run.unserved_since = None;
             return;
         }

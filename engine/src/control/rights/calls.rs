@@ -17,6 +17,12 @@ pub const CALLS: &[(&str, Needs)] = &[
     ("gristmill.v1.Cluster/Workers", Needs::Right(Right::ClusterRead)),
     ("gristmill.v1.Cluster/Drain", Needs::Right(Right::WorkersDrain)),
     ("gristmill.v1.Cluster/Apps", Needs::Right(Right::ClusterRead)),
+    ("gristmill.v1.Cluster/Backup", Needs::Right(Right::MembersChange)),
+    ("gristmill.v1.Cluster/Backups", Needs::Right(Right::MembersChange)),
+    ("gristmill.v1.Pools/List", Needs::Right(Right::ClusterRead)),
+    ("gristmill.v1.Pools/Set", Needs::Right(Right::WorkersScale)),
+    ("gristmill.v1.Pools/Add", Needs::Right(Right::WorkersScale)),
+    ("gristmill.v1.Pools/Remove", Needs::Right(Right::WorkersScale)),
     ("gristmill.v1.Data/List", Needs::Own(Right::DataRead, Right::DataReadAny)),
     ("gristmill.v1.Data/Put", Needs::Own(Right::DataWrite, Right::DataWriteAny)),
     ("gristmill.v1.Data/Get", Needs::Own(Right::DataRead, Right::DataReadAny)),
@@ -69,6 +75,8 @@ pub const CALLS: &[(&str, Needs)] = &[
     ("grpc.health.v1.Health/Watch", Needs::Nothing),
     ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Needs::Nothing),
     ("GET /v1/openapi.json", Needs::Nothing),
+    ("GET /healthz", Needs::Nothing),
+    ("GET /readyz", Needs::Nothing),
 ];
 
 /// What a call needs, by its name; `None`: nobody is answered.

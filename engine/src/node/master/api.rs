@@ -213,6 +213,16 @@ impl<E: MasterEnv> MasterNode<E> {
         looked.await.unwrap_or_else(|| Err("the app panicked over its flags".into())).map_err(invalid)
     }
 
+    /// The job that somebody submitted with this key in the last 24 hours.
+    ///
+    /// # Errors
+    /// That this master does not lead.
+    pub async fn job_of_key(&self, who: &Principal, key: &str) -> Result<Option<String>, ApiError> {
+        self.confirm().await?;
+        let state = self.inner.state();
+        Ok(state.job_of_key(&who.name, key).map(|job| job_name(state.cluster(), job)))
+    }
+
     async fn submitted(&self, who: &Principal, action: Action) -> Result<api::SubmitResponse, ApiError> {
         match self.inner.propose(who, action).await? {
             Outcome::Submitted(done) => {
@@ -467,7 +477,11 @@ impl<E: MasterEnv> MasterNode<E> {
         let worker = state.workers().find(named).map(|worker| worker.incarnation);
         let none = || refused(Code::NotFound, format!("no worker is called {name}"), "see `gristmill workers`");
         let incarnation = worker.ok_or_else(none)?;
-        match self.inner.propose(who, Action::DrainWorker(wire::DrainWorker { incarnation })).await? {
+        match self
+            .inner
+            .propose(who, Action::DrainWorker(wire::DrainWorker { incarnation, ..Default::default() }))
+            .await?
+        {
             Outcome::Refused(no) => Err(no.into()),
             _ => Ok(()),
         }
