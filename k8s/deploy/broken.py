@@ -42,7 +42,7 @@ BROKEN = [
     ("templates/_helpers.tpl", "defaultMode: 288", "defaultMode: 0440", ["fits"]),
     ("templates/_helpers.tpl", '"%s-admin"', '"%s-password"', ["fits"]),
     ("templates/store.yaml", "  namespace: {{ .Release.Namespace }}\n", "", ["fits"]),
-    ("templates/rights.yaml", "verbs: [get, list, watch, create, delete, patch]", "verbs: [get, list, watch, create, delete, patch, update]", ["least"]),
+    ("templates/rights.yaml", "verbs: [get, list, watch, create, delete]", "verbs: [get, list, watch, create, delete, update]", ["least"]),
     ("templates/rights.yaml", "resources: [pods]", "resources: [pods, secrets]", ["least"]),
     ("templates/rights.yaml", "    resources: [pods/log]\n    verbs: [get]", "    resources: [pods/log]\n    verbs: []", ["least"]),
     ("templates/rights.yaml", "name: system:auth-delegator", "name: cluster-admin", ["least"]),

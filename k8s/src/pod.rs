@@ -55,6 +55,8 @@ pub struct Made<'m> {
     pub owner: Option<&'m OwnerReference>,
     /// As [`check`] let through.
     pub template: &'m PodTemplateSpec,
+    /// What its pool offers.
+    pub capabilities: &'m [String],
 }
 
 /// Looks whether pods can be made of a template.
@@ -139,6 +141,7 @@ pub fn build(made: Made<'_>, seat: &Seat) -> Result<Pod, String> {
     spec.hostname.get_or_insert_with(|| name.clone());
     for container in spec.containers.iter_mut().filter(|container| container.name == CONTAINER) {
         say_who(container, made.cluster);
+        offer(container, made.capabilities);
     }
     let metadata = ObjectMeta {
         name: Some(name),
@@ -148,6 +151,14 @@ pub fn build(made: Made<'_>, seat: &Seat) -> Result<Pod, String> {
         ..Default::default()
     };
     Ok(Pod { metadata, spec: Some(spec), status: None })
+}
+
+/// Tells a worker what it has, in so far as its arguments do not.
+fn offer(container: &mut Container, capabilities: &[String]) {
+    let flags = capabilities.iter().map(|word| format!("--capability={word}"));
+    let said = container.args.take().unwrap_or_default();
+    let missing: Vec<String> = flags.filter(|flag| !said.contains(flag)).collect();
+    container.args = Some([said, missing].concat()).filter(|args| !args.is_empty());
 }
 
 /// Tells a container which pod it is in (*Downward API*). First, so that what the template sets can refer to it
@@ -284,7 +295,7 @@ mod tests {
     #[test]
     fn pods_are_read_back_by_their_labels() {
         let template = template(|_| ());
-        let made = Made { prefix: "gm", cluster: 0xabc, term: 12, owner: None, template: &template };
+        let made = Made { prefix: "gm", cluster: 0xabc, term: 12, owner: None, template: &template, capabilities: &[] };
         let seat = seat_of("default", 0xfeed_beef, 3);
         let mut pod = build(made, &seat).expect("a pod");
         assert_eq!(known(&pod), None);
@@ -306,7 +317,7 @@ mod tests {
             t["spec"]["containers"][0]["env"] =
                 json!([{"name": "A", "value": "$(POD_UID)"}, {"name": "POD_NAME", "value": "own"}]);
         });
-        let made = Made { prefix: "gm", cluster: 1, term: 1, owner: None, template: &template };
+        let made = Made { prefix: "gm", cluster: 1, term: 1, owner: None, template: &template, capabilities: &[] };
         let spec = build(made, &seat_of("a", 1, 0)).expect("a pod").spec.expect("a spec");
         assert_eq!((spec.hostname.as_deref(), spec.subdomain.as_deref()), (Some("fixed"), Some("workers")));
         let env = spec.containers[0].env.clone().unwrap_or_default();

@@ -168,7 +168,14 @@ impl Launcher {
         };
         // Looked at last: the owner may have taken its time.
         let cluster = self.leads(term)?;
-        let made = pod::Made { prefix: &self.prefix, cluster, term, owner: owner.as_ref(), template: &file.template };
+        let made = pod::Made {
+            prefix: &self.prefix,
+            cluster,
+            term,
+            owner: owner.as_ref(),
+            template: &file.template,
+            capabilities: &file.pool.capabilities,
+        };
         let invalid = |text: String| Refusal::Never(reason("Invalid", &text));
         let object = pod::build(made, seat).map_err(invalid)?;
         let body = serde_json::to_vec(&object).map_err(|e| invalid(e.to_string()))?;

@@ -37,7 +37,8 @@ fn owner() -> OwnerReference {
 /// Makes the pod of a file, and compares.
 fn golden(case: &str, file: &str, prefix: &str, owner: Option<&OwnerReference>, seat: (&str, u32)) {
     let file = parse(seat.0, file).unwrap_or_else(|wrong| panic!("{case}: {wrong}"));
-    let made = Made { prefix, cluster: 0x0123_4567_89ab_cdef, term: 42, owner, template: &file.template };
+    let (cluster, capabilities) = (0x0123_4567_89ab_cdef, &*file.pool.capabilities);
+    let made = Made { prefix, cluster, term: 42, owner, template: &file.template, capabilities };
     let seat = Seat { pool: seat.0.into(), generation: file.pool.generation, index: seat.1 };
     let pod = build(made, &seat).unwrap_or_else(|wrong| panic!("{case}: {wrong}"));
     let name = pod.metadata.name.clone().unwrap_or_default();

@@ -7,7 +7,7 @@
 //! releases in one cluster, `backup` about clusters that begin with one, `api` about other ways in, `access`, `secrets` and `kubernetes` about users, `straggler` and `figures` about what all that costs.
 
 mod access;
-mod api;
+pub(crate) mod api;
 mod apps;
 mod backup;
 mod chaos;

@@ -23,6 +23,8 @@ mod history;
 #[cfg(feature = "objects")]
 mod http;
 mod outputs;
+#[cfg(feature = "kubernetes")]
+mod pods;
 #[cfg(feature = "cluster")]
 mod process;
 mod program;

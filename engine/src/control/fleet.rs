@@ -59,6 +59,8 @@ pub(super) struct Worker {
     /// Objects that it fetched, newest first.
     pub(super) held: VecDeque<u64>,
     pub(super) draining: bool,
+    /// Jobs of which it ran something when it first said that it wants to end.
+    pub(super) left: BTreeSet<u64>,
     /// It gets nothing to do any more, and drains when it has nothing.
     pub(super) retiring: bool,
     /// Segments that it was asked to upload.
@@ -131,6 +133,7 @@ impl Fleet {
             known: BTreeMap::new(),
             held: VecDeque::new(),
             draining: record.draining,
+            left: BTreeSet::new(),
             retiring: false,
             uploading: BTreeSet::new(),
             not_before: Duration::ZERO,

@@ -25,6 +25,7 @@ use prost::Message as _;
 
 use self::board::{Board, Orders};
 use super::cache::Cache;
+use super::clock;
 use super::env::{Env, Note};
 use super::masters::Masters;
 use super::paths;
@@ -43,6 +44,8 @@ const SLACK: Duration = Duration::from_secs(5);
 const GATHER: Duration = Duration::from_millis(2);
 /// The pause after a poll that failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// A worker that is to end and has had no answer from any master for so long ends: there is nobody to hand over to.
+const ALONE: Duration = Duration::from_secs(30);
 
 /// Who a worker is, and what it offers.
 #[derive(Debug, Clone)]
@@ -261,6 +264,7 @@ impl<E: Env> Inner<E> {
     /// Polls until the incarnation ends.
     async fn converse(self: &Arc<Self>, incarnation: u64) -> End {
         let (mut wait, mut pause) = (FIRST_WAIT, PAUSE.0);
+        let mut answered_at = clock::now::<E::Rt>();
         let mut news = self.news.listen();
         loop {
             if self.stopped.load(Relaxed) {
@@ -285,12 +289,17 @@ impl<E: Env> Inner<E> {
                         Ok(Ok(_)) => continue,
                     };
                     self.env.note(Note::Trouble { what });
+                    if self.draining.load(Relaxed) && clock::now::<E::Rt>() >= answered_at + ALONE {
+                        let what = format!("ends without handing over: no master has answered for {ALONE:?}");
+                        self.env.note(Note::Trouble { what });
+                        return End::Stopped;
+                    }
                     E::Rt::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE.1);
                     continue;
                 }
             };
-            pause = PAUSE.0;
+            (pause, answered_at) = (PAUSE.0, clock::now::<E::Rt>());
             if answer.wait_ms > 0 {
                 wait = Duration::from_millis(answer.wait_ms.min(60_000).into());
             }

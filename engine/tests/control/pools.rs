@@ -250,6 +250,12 @@ fn a_pod_that_does_not_begin_is_told_of_and_given_up_in_time() {
     );
     assert!(standings[0].notices[0].contains("ImagePullBackOff"), "{standings:?}");
     assert_eq!(made(&actions), [] as [u32; 0], "not at once again");
+    // Its own words say more, those of the first that failed.
+    memory.said("a", "--memory is no size");
+    memory.said("a", "something else");
+    memory.said("b", "nobody");
+    let notice = world.look(&mut memory).1.remove(0).notices.remove(0);
+    assert!(notice.contains("; it said last: --memory is no size; the next one in 5 s"), "{notice}");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What the leader does, rule by rule.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gristmill_engine::control::ids::{AttemptId, Stage};
 use gristmill_engine::control::job::JobState;
+use gristmill_engine::control::master::pool::News;
 use gristmill_engine::control::master::{Effect, Input, Master, Now, Proposed};
 use gristmill_engine::control::state::State;
 use gristmill_proto::internal::v1 as wire;
@@ -442,6 +444,24 @@ fn a_draining_worker_uploads_what_is_needed_and_costs_no_work() {
     let counted = world.state().job(job).map(|job| job.maps[0].result.as_ref().unwrap().attempt);
     assert!(counted.is_none_or(|attempt| before.contains(&attempt)), "no map was done twice");
     world.heal();
+}
+
+/// A worker that is told to end drains by itself, often before the leader hears from others why.
+#[test]
+fn a_job_knows_why_a_worker_left_that_drained_before_it_was_known() {
+    let (mut world, job) = started(2, 1, "maps=4 parts=1");
+    world.workers[0].draining = true;
+    // It gives back what it ran.
+    world.workers[0].tasks.clear();
+    world.step(0);
+    let incarnation = world.workers[0].incarnation.unwrap();
+    let why = "PreemptionByScheduler: for a pod that matters more".to_string();
+    world.hear(Input::Pools(News::Leaves { incarnation, why: why.clone() }));
+    settle(&mut world);
+    let job = world.state().job(job).unwrap();
+    let told = |incident: &&Arc<wire::Incident>| incident.kind() == wire::incident::Kind::WorkerLeaves;
+    let told: Vec<_> = job.incidents.iter().filter(told).map(|incident| incident.detail.clone()).collect();
+    assert_eq!(told, [why]);
 }
 
 #[test]

@@ -1,41 +1,10 @@
-//! What an installation begins with and is looked at by: Secrets, and the doctor.
+//! What an installation gives and is looked at by: rights, and the doctor.
 
-use gristmill_k8s::{doctor, manifests, secrets};
+use gristmill_k8s::{doctor, manifests};
 use gristmill_k8s_fake::Server;
-use kube::Api;
-use kube::api::DeleteParams;
 use serde_json::Value;
 
-use crate::{NAMESPACE, RIGHTS, World, connect};
-
-#[tokio::test]
-async fn secrets_are_made_once_and_stay() {
-    let world = World::new().await;
-    let client = connect(&world.server, None).await;
-    let pair = |certificate, key| secrets::Pair { certificate, key };
-    let parts = secrets::Parts {
-        authority: pair("ca", "ca-key"),
-        master: pair("m", "m-key"),
-        worker: pair("w", "w-key"),
-        password: secrets::Password("p"),
-    };
-    let found = secrets::found(&client, NAMESPACE, "gm").await.unwrap();
-    assert_eq!((found.missing.len(), found.authority.is_none()), (4, true));
-    let made = secrets::make(&client, NAMESPACE, "gm", &found, &parts).await.unwrap();
-    assert_eq!(made, secrets::names("gm"));
-    // Somebody was at it at the same time: what this one's authority signed would not be trusted.
-    let meanwhile = secrets::make(&client, NAMESPACE, "gm", &found, &parts).await.unwrap_err();
-    assert!(matches!(meanwhile, secrets::Error::Meanwhile(_)), "{meanwhile}");
-    let api: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(client.clone(), NAMESPACE);
-    api.delete("gm-worker-tls", &DeleteParams::default()).await.unwrap();
-    let found = secrets::found(&client, NAMESPACE, "gm").await.unwrap();
-    assert_eq!(found.missing, ["gm-worker-tls"]);
-    assert_eq!(found.authority.as_ref().map(|(_, key)| key.as_str()), Some("ca-key"));
-    assert_eq!(secrets::make(&client, NAMESPACE, "gm", &found, &parts).await.unwrap(), ["gm-worker-tls"]);
-    let found = secrets::found(&client, NAMESPACE, "gm").await.unwrap();
-    assert!(found.missing.is_empty() && found.authority.is_none());
-    assert_eq!(secrets::make(&client, NAMESPACE, "gm", &found, &parts).await.unwrap(), Vec::<String>::new());
-}
+use crate::{NAMESPACE, RIGHTS, connect};
 
 /// What the other tests run with is what an installation gives.
 #[test]

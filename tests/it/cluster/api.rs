@@ -13,7 +13,7 @@ use crate::process::Process;
 use crate::program::{Folder, until};
 
 /// One request over a connection of its own; gives the answer's code and body.
-pub(super) fn http(at: &str, verb: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+pub(crate) fn http(at: &str, verb: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(at).unwrap();
     let length = body.len();
     // Of the old version, so that the body comes as it is.

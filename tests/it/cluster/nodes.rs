@@ -158,6 +158,20 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// One who asks these masters with these flags, from this folder, as nobody.
+    pub(crate) fn of(folder: &Folder, addresses: Vec<String>, flags: &'static str) -> Self {
+        Self { folder: folder.path().into(), addresses, flags, token: None, turn: 0 }
+    }
+
+    /// Asks as whose token this is from now on.
+    pub(crate) fn bears(&mut self, token: &str) {
+        self.token = Some(token.into());
+    }
+
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
     /// Asks one master after the other until one has an answer other than that the cluster cannot be reached. A master
     /// may be dead, or stopped: it has `each` to answer.
     pub(crate) fn ask(&mut self, arguments: &str, each: Duration, within: Duration) -> Ended {
@@ -209,9 +223,14 @@ pub(crate) fn secret(folder: &Folder) -> String {
 
 /// A token for machines of the first user of a cluster, who logs in and takes another password. Waits until there is one.
 pub(crate) fn logged_in(folder: &Folder, at: &str) -> String {
-    let passwords = "the first password\nthe second password\n";
+    first_login(folder, at, "the first password")
+}
+
+/// As [`logged_in`], whose first password is this.
+pub(crate) fn first_login(folder: &Folder, at: &str, password: &str) -> String {
+    let passwords = format!("{password}\nthe second password\n");
     crate::program::until("the first user", || {
-        folder.fed(&format!("login admin --password-stdin {at}"), passwords).code == Some(0)
+        folder.fed(&format!("login admin --password-stdin {at}"), &passwords).code == Some(0)
     });
     let token = folder.run(&format!("token create {at}"));
     assert_eq!(token.code, Some(0), "{token:?}");
@@ -246,7 +265,7 @@ impl Cluster {
 
     fn made(folder: Folder, net: Option<Net>, masters: usize, (workers, more): (usize, &str)) -> Self {
         let flags = if net.is_some() { " --insecure" } else { "" };
-        let client = Client { folder: folder.path().into(), addresses: Vec::new(), flags, token: None, turn: 0 };
+        let client = Client::of(&folder, Vec::new(), flags);
         let mut cluster = Self { masters: Vec::new(), workers: Vec::new(), folder, net, client };
         for n in 1..=masters {
             let join = cluster.masters.first().map(|first| format!("--join {}", first.address));

@@ -58,6 +58,10 @@ impl Master {
         worker.sequence = sequence;
         worker.lease_until = self.now.mono + self.config.lease;
         worker.heard = true;
+        if poll.draining && worker.left.is_empty() {
+            // It gives them back now; why it leaves may be heard later.
+            worker.left = worker.attempts.iter().filter_map(|a| self.attempts.get(a)).map(|r| r.task.job).collect();
+        }
         // Whatever was put into an answer that was not sent goes into the next one; attempts to begin among it were not
         // sent, and so are in neither list of this poll: they are taken back below.
         worker.answer = wire::PollAnswer::default();

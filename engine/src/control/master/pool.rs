@@ -1,13 +1,15 @@
 //! What those who make workers ask of the leader, and tell it: how much work waits, which workers have none, and why workers
 //! leave or are not there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gristmill_proto::internal::v1::command::Action;
 use gristmill_proto::v1::{JobError, job_error::Reason};
 
 use super::Master;
+use super::outbox::Ticket;
 use crate::control::history::task_name;
 use crate::control::ids::TaskId;
 use crate::control::state::has_all;
@@ -127,11 +129,8 @@ impl Master {
     /// Why workers that a job waits for are not there.
     pub(super) fn notices(&self, job: u64) -> Vec<String> {
         let Some(run) = self.runs.get(&job) else { return Vec::new() };
-        let workers =
-            run.attempts.values().flatten().filter_map(|attempt| self.attempts.get(attempt)).map(|r| r.worker);
-        let workers: BTreeSet<u64> = workers.collect();
-        let leaving = workers.into_iter().filter_map(|id| {
-            let (worker, why) = (self.fleet.workers.get(&id)?, self.fates.get(&id)?);
+        let leaving = self.fates.iter().filter(|(id, _)| self.jobs_of(**id).contains(&job)).filter_map(|(id, why)| {
+            let worker = self.fleet.workers.get(id)?;
             Some(format!("worker {} leaves: {why}", worker.name))
         });
         let waits = run.waiting(self.config.slow_start_percent, Duration::MAX) > 0;
@@ -154,7 +153,9 @@ impl Master {
             News::Leaves { incarnation, why } => {
                 if self.fleet.workers.contains_key(&incarnation) {
                     self.fates.insert(incarnation, why);
-                    self.propose_drain(incarnation);
+                    // At once, although it may be draining by itself already: jobs are to know why.
+                    let drain = self.drain_of(incarnation);
+                    self.propose(Ticket::Worker, Action::DrainWorker(drain));
                 }
             }
             News::Retire { incarnation } => self.retire(incarnation),

@@ -284,11 +284,22 @@ impl Master {
     }
 
     pub(super) fn propose_drain(&mut self, incarnation: u64) {
+        let drain = self.drain_of(incarnation);
+        self.propose_about(incarnation, Action::DrainWorker(drain));
+    }
+
+    /// That a worker is to drain, and which jobs should know why.
+    pub(super) fn drain_of(&self, incarnation: u64) -> wire::DrainWorker {
         let why = self.fates.get(&incarnation).cloned().unwrap_or_default();
-        let attempts = self.fleet.workers.get(&incarnation).into_iter().flat_map(|worker| &worker.attempts);
-        let jobs: BTreeSet<u64> = attempts.filter_map(|a| self.attempts.get(a)).map(|r| r.task.job).collect();
-        let jobs = jobs.into_iter().take(limits::DRAINED_JOBS).collect();
-        self.propose_about(incarnation, Action::DrainWorker(wire::DrainWorker { incarnation, why, jobs }));
+        let jobs = self.jobs_of(incarnation).into_iter().take(limits::DRAINED_JOBS).collect();
+        wire::DrainWorker { incarnation, why, jobs }
+    }
+
+    /// Jobs of which a worker runs something, or ran when it began to drain.
+    pub(super) fn jobs_of(&self, incarnation: u64) -> BTreeSet<u64> {
+        let Some(worker) = self.fleet.workers.get(&incarnation) else { return BTreeSet::new() };
+        let running = worker.attempts.iter().filter_map(|a| self.attempts.get(a)).map(|r| r.task.job);
+        running.chain(worker.left.iter().copied()).collect()
     }
 
     pub(super) fn propose_drained(&mut self, incarnation: u64) {

@@ -15,11 +15,14 @@ use gristmill_proto::internal::v1 as wire;
 use super::plan::{Plan, by_ability, notices, standing, wanted};
 use super::{Phase, Pod, Pool, Reason, Seat};
 use crate::control::master::pool::{Demand, Seated};
+use crate::control::task::cut;
 
 /// How long a pool makes nothing after a pod came to nothing; doubled with each in a row, up to 32 times this.
 const PAUSE: Duration = Duration::from_secs(5);
 /// A worker that ended so soon counts as one that came to nothing.
 const SOON: Duration = Duration::from_secs(30);
+/// Bytes of a reason's text.
+const TEXT: usize = 256;
 /// What a container is called that ran out of memory (Kubernetes, `ContainerStateTerminated.reason`).
 pub const OUT_OF_MEMORY: &str = "OOMKilled";
 
@@ -148,6 +151,17 @@ impl Memory {
         }
         pause.why = why;
     }
+
+    /// What the pod said last that this pool pauses for, as one line: it may say more than its cluster knows. Of pods that
+    /// failed together the first is heard.
+    pub fn said(&mut self, pool: &str, words: &str) {
+        const SAID: &str = "it said last: ";
+        if let Some(pause) = self.pauses.get_mut(pool).filter(|pause| !pause.why.text.contains(SAID)) {
+            let text = &mut pause.why.text;
+            let between = if text.is_empty() { "" } else { "; " };
+            *text = cut(format!("{text}{between}{SAID}{words}"), TEXT);
+        }
+    }
 }
 
 /// A pod with what is known of its worker.
@@ -203,7 +217,7 @@ pub fn decide(view: View<'_>, memory: &mut Memory) -> (Vec<Action>, Vec<Standing
         standing.wanted = wanted(&standing, decided, &pods, view.demand, &mut unmet);
         let plan = Plan { pool, standing: &standing, pods: &pods, taken: &taken, now: view.now };
         actions.extend(plan.actions(memory));
-        standing.notices = notices(&pods, memory.pauses.get(&pool.name), view.now);
+        standing.notices = notices(&pool.name, &pods, memory.pauses.get(&pool.name), view.now);
         standings.push(standing);
     }
     standings.sort_by(|a, b| a.name.cmp(&b.name));

@@ -126,23 +126,20 @@ impl Plan<'_> {
     }
 }
 
-pub(super) fn notices(pods: &[Seen<'_>], pause: Option<&Pause>, now: Duration) -> Vec<String> {
+/// What is wrong with a pool, one line each.
+pub(super) fn notices(pool: &str, pods: &[Seen<'_>], pause: Option<&Pause>, now: Duration) -> Vec<String> {
     let mut waiting = BTreeMap::<&Reason, u32>::new();
     for reason in pods.iter().filter(|seen| seen.worker.is_none()).filter_map(|seen| seen.pod.reason.as_ref()) {
         *waiting.entry(reason).or_default() += 1;
     }
-    let pool = pods.first().map(|seen| seen.seat.pool.as_str()).unwrap_or_default();
     let waiting = waiting.into_iter().map(|(reason, pods)| {
         let pods = if pods == 1 { "a pod waits".to_string() } else { format!("{pods} pods wait") };
         format!("pool {pool}: {pods}: {reason}")
     });
     let paused = pause.map(|pause| {
         let left = pause.until.saturating_sub(now).as_secs_f64().ceil();
-        if left > 0.0 {
-            format!("the last pod came to nothing: {}; the next one in {left} s", pause.why)
-        } else {
-            format!("the last pod came to nothing: {}", pause.why)
-        }
+        let next = if left > 0.0 { format!("; the next one in {left} s") } else { String::new() };
+        format!("pool {pool}: the last try for a worker came to nothing: {}{next}", pause.why)
     });
     paused.into_iter().chain(waiting).take(NOTICES).collect()
 }

@@ -40,6 +40,8 @@ const AT_ONCE: usize = 32;
 const WORDS: u32 = 64 << 10;
 /// Lines of it.
 const LINES: usize = 200;
+/// Bytes of it that are looked at for the last line.
+const LAST_LINE: u32 = 1 << 10;
 
 /// What is known of pools while this node leads, for those who ask.
 #[derive(Debug, Default)]
@@ -53,6 +55,14 @@ impl Decided for State {
     fn of(&self, pool: &str) -> Option<&wire::PoolRecord> {
         self.pool(pool)
     }
+}
+
+/// What came of a call.
+enum Done {
+    /// A pod was made.
+    Made { pool: String },
+    /// A pod that came to nothing, by UID, is deleted; this is its last line.
+    Said { pod: String, line: String },
 }
 
 /// One leadership's.
@@ -155,7 +165,11 @@ impl<E: MasterEnv> Inner<E> {
         let (mut made, mut refusals) = (BTreeMap::<String, u32>::new(), Vec::new());
         while let Some(done) = done.next().await {
             match done {
-                Ok(Some(pool)) => *made.entry(pool).or_default() += 1,
+                Ok(Some(Done::Made { pool })) => *made.entry(pool).or_default() += 1,
+                Ok(Some(Done::Said { pod, line })) => {
+                    let seat = there.iter().find(|there| there.uid == pod).and_then(|pod| pod.seat.as_ref());
+                    seat.into_iter().for_each(|seat| care.memory.said(&seat.pool, &line));
+                }
                 Ok(None) => {}
                 Err(refused) => refusals.push(refused),
             }
@@ -171,16 +185,20 @@ impl<E: MasterEnv> Inner<E> {
         }
     }
 
-    /// Makes or deletes a pod. Gives the pool in which one was made, or was not.
-    async fn call(&self, pods: &dyn Pods, action: Action, term: u64) -> Result<Option<String>, (String, Refusal)> {
+    /// Makes or deletes a pod. An error names the pool in which none was made.
+    async fn call(&self, pods: &dyn Pods, action: Action, term: u64) -> Result<Option<Done>, (String, Refusal)> {
         match action {
             Action::Make(seat) => match pods.make(&seat, term).await {
-                Ok(()) => Ok(Some(seat.pool)),
+                Ok(()) => Ok(Some(Done::Made { pool: seat.pool })),
                 Err(refusal) => Err((seat.pool, refusal)),
             },
             Action::Delete { name, uid, why, failed } => {
+                let mut said = None;
                 if failed {
-                    let text = cut(why, 1 << 10);
+                    let words = pods.last_words(&name, &uid, LAST_LINE).await;
+                    said = words.lines().rfind(|line| !line.trim().is_empty()).map(str::to_string);
+                    let more = said.as_ref().map(|line| format!("; it said last: {line}"));
+                    let text = cut(why + &more.unwrap_or_default(), 1 << 10);
                     let event = Event {
                         pod: Some((name.clone(), uid.clone())),
                         reason: "WorkerLost".into(),
@@ -191,7 +209,7 @@ impl<E: MasterEnv> Inner<E> {
                 }
                 // The next look tries again.
                 let _ = pods.delete(&name, &uid).await;
-                Ok(None)
+                Ok(said.map(|line| Done::Said { pod: uid, line }))
             }
             _ => Ok(None),
         }

@@ -9,6 +9,8 @@ pub(crate) struct Faults {
     pub(crate) throttled: u32,
     /// Every call waits so long first.
     pub(crate) slow: Duration,
+    /// Calls that wait so, by verb and resource.
+    pub(crate) held: Vec<(String, String)>,
     /// So many pods may be in a namespace, besides what ResourceQuotas say.
     pub(crate) quota: Option<u64>,
     /// Verb, group and resource that nobody may use; `*` is all.
@@ -23,6 +25,7 @@ impl Default for Faults {
         Faults {
             throttled: 0,
             slow: Duration::ZERO,
+            held: Vec::new(),
             quota: None,
             denied: Vec::new(),
             gone_by_status: false,

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::kinds::Kind;
 use crate::look::Look;
-use crate::rbac::{Attributes, User, allowed, review};
+use crate::rbac::{API, Attributes, User, allowed, of_header, review};
 use crate::route::{Route, query, route};
 use crate::selector::FieldsMatch;
 use crate::state::{Ask, Shared, State};
@@ -74,13 +74,17 @@ pub(crate) async fn serve(shared: Arc<Shared>, request: Request<Incoming>) -> Re
         (state.faults.slow, throttled)
     };
     if slow > Duration::ZERO {
+        let held = (route.verb.clone(), route.resource.clone());
+        shared.state().faults.held.push(held.clone());
         tokio::time::sleep(slow).await;
+        let held_now = &mut shared.state().faults.held;
+        held_now.iter().position(|one| *one == held).map(|at| held_now.swap_remove(at));
     }
     let read = Limited::new(body, LARGEST).collect().await;
     let bytes = read.map(http_body_util::Collected::to_bytes);
 
     let mut state = shared.state();
-    let user = state.users.of_header(parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()));
+    let user = of_header(&state, parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()));
     let name = user.as_ref().map(|user| user.name.clone()).unwrap_or_default();
     let response = match (throttled, user, bytes) {
         (true, ..) => throttle(),
@@ -237,6 +241,11 @@ impl Asked<'_> {
         if !known {
             return Err(Failure::no_such_path());
         }
+        if !["", "All"].contains(&ask.param("dryRun")) {
+            // API concepts, "Dry-run": All is the one value that there is.
+            let message = format!("dryRun: Unsupported value: \"{}\": supported values: \"All\"", ask.param("dryRun"));
+            return Err(Failure::new(422, "Invalid", message));
+        }
         let answer = match (route.verb.as_str(), ask.sub.as_str()) {
             ("watch", _) => return watch(self.shared, state, ask, look),
             ("get", "log") => return logs::get(self.shared, state, &ask),
@@ -280,7 +289,9 @@ fn bind(state: &mut State, ask: &Ask) -> Result<Answer, Failure> {
         return Err(Failure::conflict(&ask.kind, &ask.name, &why));
     }
     let node = body["target"]["name"].clone();
-    state.change(&ask.key(), "", "binding", |pod| pod["spec"]["nodeName"] = node);
+    if !ask.dry() {
+        state.change(&ask.key(), "", "binding", |pod| pod["spec"]["nodeName"] = node);
+    }
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(Answer { code: 201, body: status, warnings: Vec::new() })
 }
@@ -290,7 +301,16 @@ fn token(state: &mut State, ask: &Ask) -> Result<Answer, Failure> {
     let account = verbs::current(state, ask)?;
     let mut body = verbs::body(ask)?;
     let uid = account["metadata"]["uid"].as_str().unwrap_or_default().to_string();
-    let token = state.users.account(&ask.namespace, &ask.name, &uid);
+    let audiences: Vec<String> = body["spec"]["audiences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(String::from)
+        .collect();
+    let audiences = if audiences.is_empty() { vec![API.into()] } else { audiences };
+    body["spec"]["audiences"] = json!(audiences);
+    let token = state.users.account_for(&ask.namespace, &ask.name, &uid, audiences);
     let seconds = body["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
     body["kind"] = json!("TokenRequest");
     body["apiVersion"] = json!("authentication.k8s.io/v1");

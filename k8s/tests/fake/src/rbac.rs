@@ -1,6 +1,7 @@
 //! Who asks, and what they may.
 //!
-//! Authenticating, "Service account tokens"; Using RBAC Authorization: rights come of Roles and ClusterRoles by bindings,
+//! Authenticating, "Service account tokens"; Managing Service Accounts, "Bound service account tokens": a token is for its
+//! audiences, and as long as its account is there. Using RBAC Authorization: rights come of Roles and ClusterRoles by bindings,
 //! and of nothing else. The administrator of a kubeconfig is of the group `system:masters`, which may do everything.
 
 use std::collections::BTreeMap;
@@ -30,11 +31,22 @@ impl User {
 }
 
 const MASTERS: &str = "system:masters";
+/// The audience of tokens that are for the API server itself.
+pub(crate) const API: &str = "https://kubernetes.default.svc.cluster.local";
+/// How service accounts are called, before their namespace and name.
+const ACCOUNT: &str = "system:serviceaccount:";
+
+/// Whose a token is, and for whom.
+#[derive(Debug)]
+struct Token {
+    user: User,
+    audiences: Vec<String>,
+}
 
 /// Bearer tokens, by what they are.
 #[derive(Debug)]
 pub(crate) struct Users {
-    tokens: BTreeMap<String, User>,
+    tokens: BTreeMap<String, Token>,
     pub(crate) admin: String,
 }
 
@@ -43,34 +55,47 @@ impl Default for Users {
         let admin = secret();
         let groups = vec![MASTERS.into(), "system:authenticated".into()];
         let user = User { name: "kubernetes-admin".into(), uid: String::new(), groups };
-        Users { tokens: BTreeMap::from([(admin.clone(), user)]), admin }
+        let token = Token { user, audiences: vec![API.into()] };
+        Users { tokens: BTreeMap::from([(admin.clone(), token)]), admin }
     }
 }
 
 impl Users {
-    /// The user of a header `Authorization`; a wrong token is nobody, no token is anonymous.
-    pub(crate) fn of_header(&self, header: Option<&str>) -> Result<User, Failure> {
-        let Some(header) = header else { return Ok(User::anonymous()) };
-        let token = header.strip_prefix("Bearer ").unwrap_or_default();
-        self.of_token(token).cloned().ok_or_else(Failure::unauthorized)
-    }
-
-    pub(crate) fn of_token(&self, token: &str) -> Option<&User> {
-        self.tokens.get(token)
-    }
-
-    /// A new token of a service account.
+    /// A new token of a service account for the API server.
     pub(crate) fn account(&mut self, namespace: &str, name: &str, uid: &str) -> String {
+        self.account_for(namespace, name, uid, vec![API.into()])
+    }
+
+    /// A new token of a service account for these audiences.
+    pub(crate) fn account_for(&mut self, namespace: &str, name: &str, uid: &str, audiences: Vec<String>) -> String {
         let groups = vec![
             "system:serviceaccounts".into(),
             format!("system:serviceaccounts:{namespace}"),
             "system:authenticated".into(),
         ];
-        let user = User { name: format!("system:serviceaccount:{namespace}:{name}"), uid: uid.into(), groups };
+        let user = User { name: format!("{ACCOUNT}{namespace}:{name}"), uid: uid.into(), groups };
         let token = secret();
-        self.tokens.insert(token.clone(), user);
+        self.tokens.insert(token.clone(), Token { user, audiences });
         token
     }
+}
+
+/// The user of a header `Authorization`; a wrong token is nobody, no token is anonymous.
+pub(crate) fn of_header(state: &State, header: Option<&str>) -> Result<User, Failure> {
+    let Some(header) = header else { return Ok(User::anonymous()) };
+    let token = header.strip_prefix("Bearer ").unwrap_or_default();
+    of_token(state, token, &[API.into()]).map(|(user, _)| user.clone()).ok_or_else(Failure::unauthorized)
+}
+
+/// Whose a token is that is for one of these audiences, and for which of them.
+fn of_token<'s>(state: &'s State, token: &str, audiences: &[String]) -> Option<(&'s User, Vec<String>)> {
+    let Token { user, audiences: own } = state.users.tokens.get(token)?;
+    let both: Vec<String> = audiences.iter().filter(|one| own.contains(one)).cloned().collect();
+    let (namespace, name) = user.name.strip_prefix(ACCOUNT).and_then(|of| of.split_once(':')).unwrap_or_default();
+    let account = state.get("serviceaccounts", namespace, name);
+    // Tests also have tokens of accounts that are not there; those have no UID.
+    let is_there = user.uid.is_empty() || account.is_some_and(|account| account["metadata"]["uid"] == user.uid);
+    (is_there && !both.is_empty()).then_some((user, both))
 }
 
 /// What is asked for.
@@ -208,15 +233,14 @@ pub(crate) fn review(state: &State, user: &User, resource: &str, mut object: Val
     let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
     let spec = object["spec"].clone();
     object["status"] = match resource {
-        "tokenreviews" => match state.users.of_token(&text(&spec["token"])) {
-            Some(user) => {
-                let audiences = spec["audiences"].as_array().cloned().unwrap_or_default();
-                let audiences =
-                    if audiences.is_empty() { vec![json!("https://kubernetes.default.svc")] } else { audiences };
-                json!({"authenticated": true, "user": info(user), "audiences": audiences})
+        "tokenreviews" => {
+            let audiences: Vec<String> = spec["audiences"].as_array().into_iter().flatten().map(text).collect();
+            let audiences = if audiences.is_empty() { vec![API.into()] } else { audiences };
+            match of_token(state, &text(&spec["token"]), &audiences) {
+                Some((user, audiences)) => json!({"authenticated": true, "user": info(user), "audiences": audiences}),
+                None => json!({"user": {}, "error": "[invalid bearer token, token lookup failed]"}),
             }
-            None => json!({"user": {}, "error": "[invalid bearer token, token lookup failed]"}),
-        },
+        }
         "selfsubjectreviews" => json!({"userInfo": info(user)}),
         "selfsubjectrulesreviews" => {
             let mut rules = rules(state, user, &text(&spec["namespace"]));

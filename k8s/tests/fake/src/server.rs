@@ -244,6 +244,12 @@ impl Server {
         self.shared.state().faults.slow = wait;
     }
 
+    /// How many calls of a verb on a resource are waiting because of [`Server::slow`].
+    pub fn held(&self, verb: &str, resource: &str) -> usize {
+        let state = self.shared.state();
+        state.faults.held.iter().filter(|(v, r)| v == verb && r == resource).count()
+    }
+
     /// So many pods may be in a namespace, those that ended not counted; further ones are refused with 403. ResourceQuota
     /// objects do the same for one namespace.
     pub fn quota(&self, pods: Option<u64>) {

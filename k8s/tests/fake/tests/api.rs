@@ -103,16 +103,51 @@ async fn objects_live_and_conflicts_are_told() {
 }
 
 #[tokio::test]
-async fn names_are_made_and_dry_runs_leave_nothing() {
+async fn names_are_made() {
     let (_server, client) = begin().await;
     let maps: Api<ConfigMap> = Api::default_namespaced(client);
     let mut map = config_map("a", "1");
     map.metadata = ObjectMeta { generate_name: Some("a-".into()), ..ObjectMeta::default() };
     let made = maps.create(&PostParams::default(), &map).await.unwrap();
     assert!(made.name_any().len() == 7 && made.name_any().starts_with("a-"), "{}", made.name_any());
+}
+
+#[tokio::test]
+async fn dry_runs_answer_as_if_and_leave_nothing() {
+    let (server, client) = begin().await;
+    let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    maps.create(&dry, &config_map("dry", "1")).await.unwrap();
+    let made = maps.create(&dry, &config_map("dry", "1")).await.unwrap();
+    assert!(made.uid().is_some() && made.creation_timestamp().is_some());
+    let applied = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "dry"}, "data": {"a": "1"}});
+    let apply = PatchParams::apply("t").dry_run();
+    maps.patch("dry", &apply, &Patch::Apply(&applied)).await.unwrap();
     assert!(maps.get_opt("dry").await.unwrap().is_none());
+    // Of what is there, too.
+    let there = maps.create(&PostParams::default(), &config_map("dry", "0")).await.unwrap();
+    let taken = status(maps.create(&dry, &config_map("dry", "1")).await.unwrap_err());
+    assert_eq!((taken.code, &taken.reason[..]), (409, "AlreadyExists"));
+    let forced = maps.patch("dry", &apply.clone().force(), &Patch::Apply(&applied)).await.unwrap();
+    assert_eq!(forced.data.unwrap()["a"], "1");
+    assert_eq!(status(maps.patch("dry", &apply, &Patch::Apply(&applied)).await.unwrap_err()).code, 409);
+    let merge = PatchParams { dry_run: true, ..PatchParams::default() };
+    let merged = maps.patch("dry", &merge, &Patch::Merge(json!({"data": {"a": "2"}}))).await.unwrap();
+    assert_eq!(merged.data.unwrap()["a"], "2");
+    let mut replaced = there.clone();
+    replaced.data = config_map("dry", "3").data;
+    assert_eq!(maps.replace("dry", &dry, &replaced).await.unwrap().data.unwrap()["a"], "3");
+    maps.delete("dry", &DeleteParams::default().dry_run()).await.unwrap();
+    maps.delete_collection(&DeleteParams::default().dry_run(), &ListParams::default()).await.unwrap();
+    // What comes with an object does not come, nor what only a definition would serve.
+    let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": "dry"}})).unwrap();
+    Api::all(client.clone()).create(&dry, &namespace).await.unwrap();
+    assert!(server.get("serviceaccounts", "dry", "default").is_none());
+    assert_eq!(maps.get("dry").await.unwrap(), there);
+    // There is one way to be dry.
+    let path = "/api/v1/namespaces/default/configmaps?dryRun=Some";
+    let body = serde_json::to_vec(&config_map("odd", "1")).unwrap();
+    let refused = client.request::<Value>(hyper::Request::post(path).body(body).unwrap()).await;
+    assert_eq!(status(refused.unwrap_err()).code, 422);
 }
 
 #[tokio::test]

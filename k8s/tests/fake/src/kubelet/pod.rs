@@ -31,6 +31,7 @@ pub(super) enum Order {
     /// Its processes are killed, for this reason.
     Kill(&'static str),
     Evict,
+    Signal(Signal),
     Probe(usize, Verdict),
     /// The grace of this process of a container is over.
     Late(usize, Pid),
@@ -203,6 +204,7 @@ impl Life {
                     container.signal(Signal::KILL);
                 }
             }
+            Order::Signal(signal) => self.signal(signal),
             Order::Probe(index, verdict) => self.probed(index, verdict),
             Order::Late(index, pid) => {
                 let container = &self.containers[index];

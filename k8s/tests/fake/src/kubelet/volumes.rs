@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::{Inner, env};
 use crate::admit::pod::TOKEN_FOLDER;
+use crate::rbac::API;
 use crate::server::kubeconfig;
 use crate::state::now;
 use crate::store::Key;
@@ -96,7 +97,12 @@ impl Volumes {
                 }
                 if source["serviceAccountToken"].is_object() {
                     let path = below(text(&source["serviceAccountToken"]["path"]));
-                    files.insert(path, (self.token(inner, pod).into_bytes(), 0o600));
+                    // Projected Volumes, "serviceAccountToken projected volumes": for the API server unless it says for whom.
+                    let token = match text(&source["serviceAccountToken"]["audience"]) {
+                        "" => self.token(inner, pod),
+                        audience => token(inner, pod, audience),
+                    };
+                    files.insert(path, (token.into_bytes(), 0o600));
                 }
             }
         } else {
@@ -106,15 +112,7 @@ impl Volumes {
     }
 
     fn token(&mut self, inner: &Inner, pod: &Value) -> String {
-        let namespace = text(&pod["metadata"]["namespace"]);
-        let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or("default");
-        let new = || {
-            let mut state = inner.shared.state();
-            let found = state.get("serviceaccounts", namespace, account);
-            let uid = found.map(|account| text(&account["metadata"]["uid"]).to_string()).unwrap_or_default();
-            state.users.account(namespace, account, &uid)
-        };
-        self.token.get_or_insert_with(new).clone()
+        self.token.get_or_insert_with(|| token(inner, pod, API)).clone()
     }
 
     /// Mount paths of a container and the folders or files that they lead to.
@@ -145,6 +143,16 @@ impl Volumes {
         fs::write(&path, kubeconfig(inner.shared.port, &token, text(&pod["metadata"]["namespace"]))).ok()?;
         Some(path)
     }
+}
+
+/// A token of the pod's service account for this audience.
+fn token(inner: &Inner, pod: &Value, audience: &str) -> String {
+    let namespace = text(&pod["metadata"]["namespace"]);
+    let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or("default");
+    let mut state = inner.shared.state();
+    let found = state.get("serviceaccounts", namespace, account);
+    let uid = found.map(|account| text(&account["metadata"]["uid"]).to_string()).unwrap_or_default();
+    state.users.account_for(namespace, account, &uid, vec![audience.into()])
 }
 
 /// The folder of a claim, which outlives pods. A claim that is there is bound to a volume of its own.

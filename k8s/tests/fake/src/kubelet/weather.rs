@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::pod::Order;
@@ -19,6 +20,16 @@ impl Kubelet {
     /// The kernel kills a pod's processes for their memory: 137, reason OOMKilled.
     pub fn oom(&self, namespace: &str, pod: &str) {
         self.inner.order(namespace, pod, || Order::Kill("OOMKilled"));
+    }
+
+    /// A pod's processes stand still, as those of a machine that swaps or of a paused virtual one do.
+    pub fn stall(&self, namespace: &str, pod: &str) {
+        self.inner.order(namespace, pod, || Order::Signal(Signal::STOP));
+    }
+
+    /// They go on.
+    pub fn go_on(&self, namespace: &str, pod: &str) {
+        self.inner.order(namespace, pod, || Order::Signal(Signal::CONT));
     }
 
     /// The kubelet evicts a pod because its node is under pressure (Node-pressure Eviction): it fails with the reason
