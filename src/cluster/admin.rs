@@ -24,12 +24,12 @@ const TRANSFER_WITHIN: Duration = Duration::from_secs(5);
 /// Between two questions while nobody leads.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// The service around a node. `gathering` says what it was to begin a cluster with, if it was.
-pub fn service<E: Env, S: StateMachine>(node: Node<E, S>, gathering: u64) -> AdminServer<impl Admin> {
-    AdminServer::new(Members(node, gathering))
+/// The service around a node. `gathering` and `token` are digests of what it was to begin a cluster with, or 0.
+pub fn service<E: Env, S: StateMachine>(node: Node<E, S>, (gathering, token): (u64, u64)) -> AdminServer<impl Admin> {
+    AdminServer::new(Members(node, gathering, token))
 }
 
-struct Members<E: Env, S: StateMachine>(Node<E, S>, u64);
+struct Members<E: Env, S: StateMachine>(Node<E, S>, u64, u64);
 
 #[tonic::async_trait]
 impl<E: Env, S: StateMachine> Admin for Members<E, S> {
@@ -48,6 +48,7 @@ impl<E: Env, S: StateMachine> Admin for Members<E, S> {
             applied: metrics.applied,
             snapshot: metrics.snapshot,
             gathering: self.1,
+            token: self.2,
         }))
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Each is told the addresses of all. Until there is a cluster, a master answers on its listener that it waits, and asks the
 //! others. One of them (the first by address, the same for all) makes the cluster once all are there, wait, and were told
-//! the same; the others join it. Whoever finds a cluster joins it: a master that lost its folder never makes a second one
-//! while any other remembers the first.
+//! the same; the others join it. Whoever finds a cluster of the same token joins it, whatever it was begun with: a master that
+//! lost its folder never makes a second one while any other remembers the first, and one master becomes three.
 
 use std::time::Duration;
 
@@ -31,8 +31,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 pub(super) struct Peers {
     /// Their addresses as all were told them, in the order of bytes.
     pub(super) addresses: Vec<String>,
-    /// What all must have been told alike.
+    /// What all must have been told alike that begin together.
     pub(super) gathering: u64,
+    /// What who joins later must have been told alike.
+    pub(super) token: u64,
 }
 
 /// What a master finds.
@@ -44,19 +46,24 @@ pub(super) enum Turn {
     Join(u64),
 }
 
+/// Never 0.
+fn digest<'p>(parts: impl IntoIterator<Item = &'p str>) -> u64 {
+    let mut told = Sha256::new();
+    for part in parts {
+        told.update((part.len() as u64).to_le_bytes());
+        told.update(part);
+    }
+    let digest: [u8; 32] = told.finalize().into();
+    digest.first_chunk().map_or(1, |first| u64::from_le_bytes(*first)).max(1)
+}
+
 impl Peers {
     pub(super) fn new(addresses: &[String], token: &str) -> Self {
         let mut addresses = addresses.to_vec();
         addresses.sort();
         addresses.dedup();
-        let mut told = Sha256::new();
-        for part in addresses.iter().map(String::as_str).chain(["", token]) {
-            told.update((part.len() as u64).to_le_bytes());
-            told.update(part);
-        }
-        let digest: [u8; 32] = told.finalize().into();
-        let gathering = digest.first_chunk().map_or(1, |first| u64::from_le_bytes(*first)).max(1);
-        Self { addresses, gathering }
+        let all = addresses.iter().map(String::as_str).chain(["", token]);
+        Self { gathering: digest(all), token: digest([token]), addresses }
     }
 
     /// All but this one.
@@ -77,7 +84,7 @@ impl Peers {
         }
         let twin = listener.twin().map_err(|source| super::listener::Error::Listen { address: here.into(), source })?;
         let (end, mut ended) = watch::channel(false);
-        let routes = Routes::new(AdminServer::new(Waiting { gathering: self.gathering }));
+        let routes = Routes::new(AdminServer::new(Waiting { gathering: self.gathering, token: self.token }));
         let routes = probed(routes, Ready::not_yet("this master waits for the others to begin a cluster"));
         let serving = tokio::spawn(twin.serve(routes, async move {
             // Also when whoever waits is given up.
@@ -97,13 +104,20 @@ impl Peers {
             let (mut waiting, mut missing, mut otherwise) = (0, String::new(), None);
             for at in &others {
                 match admin::Client::new(channels.clone(), at, ANSWER_WITHIN).status().await {
+                    Ok(status) if status.cluster != 0 && [0, self.token].contains(&status.token) => {
+                        return Turn::Join(status.cluster);
+                    }
+                    Ok(status) if status.cluster != 0 => {
+                        otherwise = Some(format!(
+                            "the master at {at} is of a cluster with another token; give this one the same --cluster-token"
+                        ));
+                    }
                     Ok(status) if status.gathering != 0 && status.gathering != self.gathering => {
                         otherwise = Some(format!(
                             "the master at {at} was told other peers or another token; give all the same --peers and \
                              --cluster-token"
                         ));
                     }
-                    Ok(status) if status.cluster != 0 => return Turn::Join(status.cluster),
                     Ok(_) => waiting += 1,
                     Err(e) => missing = e.to_string(),
                 }
@@ -125,6 +139,7 @@ impl Peers {
 /// What a master answers that has no cluster yet.
 struct Waiting {
     gathering: u64,
+    token: u64,
 }
 
 fn waits<T>() -> Result<Response<T>, Status> {
@@ -134,8 +149,8 @@ fn waits<T>() -> Result<Response<T>, Status> {
 #[tonic::async_trait]
 impl Admin for Waiting {
     async fn status(&self, _: Request<proto::StatusRequest>) -> Result<Response<proto::NodeStatus>, Status> {
-        let (role, gathering) = ("waiting".to_string(), self.gathering);
-        Ok(Response::new(proto::NodeStatus { role, gathering, ..Default::default() }))
+        let (role, gathering, token) = ("waiting".to_string(), self.gathering, self.token);
+        Ok(Response::new(proto::NodeStatus { role, gathering, token, ..Default::default() }))
     }
 
     async fn add(&self, _: Request<proto::AddRequest>) -> Result<Response<proto::AddResponse>, Status> {
@@ -165,6 +180,8 @@ mod tests {
         for other in [of(&["a:1"], "t"), of(&["a:1", "b:1"], ""), of(&["a:1", "b:2"], "t"), of(&["a:1", "b:1t"], "")] {
             assert_ne!(other.gathering, of(&["a:1", "b:1"], "t").gathering);
         }
+        assert_eq!(of(&["a:1"], "t").token, of(&["b:1"], "t").token);
+        assert_ne!(of(&["a:1"], "t").token, of(&["a:1"], "").token);
         assert_eq!(of(&["b:1", "a:1"], "").others("a:1"), ["b:1"]);
     }
 }

@@ -506,14 +506,14 @@ async fn start_master(
     let operator = None;
     #[cfg(feature = "kubernetes")]
     let operator = kubernetes.and_then(|it| it.operate(&node, (&files, &apps), part.access.login)).or(operator);
-    let gathering = part.gathers().map_or(0, |peers| peers.gathering);
+    let begun_with = part.gathers().map_or((0, 0), |peers| (peers.gathering, peers.token));
     *routes = offers
         .public(std::mem::take(routes))
         .add_service(apps.clone().service())
         .add_service(files.service())
         .add_service(health::reflection()?)
         .add_service(peers::service(node.log().clone()))
-        .add_service(admin::service(node.log().clone(), gathering))
+        .add_service(admin::service(node.log().clone(), begun_with))
         .add_service(offers.workers())
         .add_service(level::service(level, node.clone()));
     Ok(Started { node, found, apps, operator })

@@ -97,6 +97,27 @@ fn masters_that_were_told_otherwise_do_not_begin_together() {
     }
 }
 
+/// Kubernetes starts those that are new before it tells the one that is there of them.
+#[test]
+fn masters_join_a_cluster_that_one_began_alone() {
+    let three = Three::new();
+    let start = |n: usize, peers: &[String], token: &str| {
+        let (at, peers) = (&three.at[n], peers.join(","));
+        let arguments = format!(
+            "master --data m{n} --no-login --store store --listen {at} --peers {peers} --cluster-token {token}"
+        );
+        Process::start(&three.folder, &format!("m{n}"), &arguments)
+    };
+    let mut first = start(0, &three.at[..1], "a");
+    first.says("is ready");
+    let mut other = start(1, &three.at[..3], "b");
+    other.says("is of a cluster with another token");
+    other.kill();
+    let mut joined = [1, 2].map(|n| start(n, &three.at[..3], "a"));
+    joined.iter_mut().for_each(|node| node.says("is ready"));
+    until("all three to be members", || three.members(1, &[0, 1, 2]));
+}
+
 #[test]
 fn a_master_that_comes_back_elsewhere_is_found_there() {
     let mut three = Three::ready();

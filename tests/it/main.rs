@@ -3,7 +3,7 @@
 //! `program` runs it, `process` beside the test; `cli` is about commands and flags, `outputs` about what is left, `telling`
 //! about what is said, `apps` and `formats` about what each app computes, `errors` and `signals` about everything that goes wrong, `raft` about
 //! nodes of the replicated log, `boot` about how nodes begin and end, `cluster` about jobs on masters and workers, `stores`
-//! about buckets, `data` about files in the cluster's store, `tls` about certificates, `door` about what connects to a node and is no good client; `http` is for servers of tests. How the engine computes is
+//! about buckets, `data` about files in the cluster's store, `pods` about installations on Kubernetes, `tls` about certificates, `door` about what connects to a node and is no good client; `http` is for servers of tests. How the engine computes is
 //! tested in the engine.
 
 mod apps;

@@ -2,6 +2,7 @@
 //! starts masters and workers as processes. Jobs go on whatever happens to them.
 
 mod complaints;
+mod drills;
 mod installation;
 mod many;
 mod mill;

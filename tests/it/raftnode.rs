@@ -209,7 +209,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
             std::thread::spawn(move || answer(&runtime, &node, stream));
         }
     });
-    let services = Routes::new(peers::service(node.clone())).add_service(admin::service(node, 0));
+    let services = Routes::new(peers::service(node.clone())).add_service(admin::service(node, (0, 0)));
     let serving = tokio::spawn(listener.serve(services, std::future::pending()));
     println!("ready {id:016x} {address}");
     if let Some(at) = flag("--join") {

@@ -20,6 +20,8 @@ use crate::program::{Ended, Folder, ended, program, until};
 
 pub(super) const NAMESPACE: &str = "mill";
 pub(super) const IMAGE: &str = "gristmill:test";
+/// Another version, which is the same program.
+pub(super) const NEXT_IMAGE: &str = "gristmill:next";
 /// The longest wait for an answer while a leader is lost, and for the end of a job.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Workers of the pool whose addresses are in their certificate.
@@ -60,17 +62,14 @@ impl Mill {
     /// Installs, waits until masters are ready, and logs in as the first user.
     pub(super) async fn of(choice: Choice) -> Self {
         let (folder, server) = (Folder::new(), Server::start().await);
-        let kubelet = Kubelet::of(&server).image(IMAGE, program()).start();
+        let kubelet = Kubelet::of(&server).image(IMAGE, program()).image(NEXT_IMAGE, program()).start();
         let (sets, jobs) = (StatefulSets::start(&server), Jobs::start(&server));
         let masters = choice.masters;
-        let printed = folder.out(&format!("k8s manifests --namespace {NAMESPACE} --image {IMAGE} --masters {masters}"));
-        let all = serde_saphyr::from_multiple::<Value>(&printed).unwrap();
-        let all: Vec<Value> = all.into_iter().map(|object| fitted(object, choice)).collect();
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-        let objects = [namespace].into_iter().chain(certificates(&folder, &kubelet, &all, masters)).chain(all);
-        for object in objects {
-            server.apply_yaml(&object.to_string(), NAMESPACE).unwrap();
-        }
+        let all = manifests(&folder, choice, IMAGE);
+        let next = manifests(&folder, choice, NEXT_IMAGE);
+        let secrets = certificates(&folder, &kubelet, &[&all, &next], masters);
+        apply(&server, [namespace].into_iter().chain(secrets).chain(all));
         let addresses: Vec<String> =
             (0..masters).map(|n| format!("{}:7070", kubelet.address(NAMESPACE, &format!("gristmill-{n}")))).collect();
         // The name of the Service that is all masters.
@@ -80,6 +79,26 @@ impl Mill {
         until("masters that are ready", || mill.ready_masters() == masters as usize);
         mill.log_in();
         mill
+    }
+
+    /// As an upgrade without Helm: the job of the installation goes, since it cannot be changed, and then all is applied. With this
+    /// image, so many masters, and a flag more of theirs if there is one.
+    pub(super) fn upgrade(&self, image: &str, masters: u32, flag: Option<&str>) {
+        self.delete(&format!("/apis/batch/v1/namespaces/{NAMESPACE}/jobs/gristmill-init"));
+        let mut all = manifests(&self.folder, Choice { masters, ..self.choice }, image);
+        let set = all.iter_mut().find(|object| object["kind"] == "StatefulSet").unwrap();
+        let args = &mut set["spec"]["template"]["spec"]["containers"][0]["args"];
+        args.as_array_mut().unwrap().extend(flag.map(Value::from));
+        apply(&self.server, all);
+    }
+
+    /// As `kubectl scale`.
+    pub(super) fn scale(&self, masters: u32) {
+        let mut set = self.server.get("statefulsets.apps", NAMESPACE, "gristmill").unwrap();
+        set["apiVersion"] = "apps/v1".into();
+        set["kind"] = "StatefulSet".into();
+        set["spec"]["replicas"] = masters.into();
+        apply(&self.server, [set]);
     }
 
     fn log_in(&mut self) {
@@ -344,14 +363,30 @@ fn fitted(mut object: Value, choice: Choice) -> Value {
     object
 }
 
+/// What `gristmill k8s manifests` prints, fitted.
+fn manifests(folder: &Folder, choice: Choice, image: &str) -> Vec<Value> {
+    let masters = choice.masters;
+    let printed = folder.out(&format!("k8s manifests --namespace {NAMESPACE} --image {image} --masters {masters}"));
+    let all = serde_saphyr::from_multiple::<Value>(&printed).unwrap();
+    all.into_iter().map(|object| fitted(object, choice)).collect()
+}
+
+fn apply(server: &Server, objects: impl IntoIterator<Item = Value>) {
+    for object in objects {
+        server.apply_yaml(&object.to_string(), NAMESPACE).unwrap();
+    }
+}
+
 /// Secrets with certificates for where pods are here, instead of those that the job of the installation makes for names: here
 /// are no names. That job makes what is left, the first password.
-fn certificates(folder: &Folder, kubelet: &Kubelet, all: &[Value], masters: u32) -> Vec<Value> {
-    let pools = all.iter().find(|object| object["metadata"]["name"] == "gristmill-pools").unwrap();
-    let file = pool::parse("default", pools["data"]["default.yaml"].as_str().unwrap()).unwrap();
-    let seat = |index| Seat { pool: "default".into(), generation: file.pool.generation, index };
-    let masters = (0..masters).map(|n| format!("gristmill-{n}"));
-    let pods = masters.chain((0..WORKERS).map(|n| pod::name("gristmill", &seat(n)).unwrap()));
+fn certificates(folder: &Folder, kubelet: &Kubelet, versions: &[&[Value]], masters: u32) -> Vec<Value> {
+    let workers = versions.iter().flat_map(|all| {
+        let pools = all.iter().find(|object| object["metadata"]["name"] == "gristmill-pools").unwrap();
+        let file = pool::parse("default", pools["data"]["default.yaml"].as_str().unwrap()).unwrap();
+        let seat = move |index| Seat { pool: "default".into(), generation: file.pool.generation, index };
+        (0..WORKERS).map(move |n| pod::name("gristmill", &seat(n)).unwrap())
+    });
+    let pods = (0..masters).map(|n| format!("gristmill-{n}")).chain(workers);
     let names = pods.map(|pod| format!(" --name {}", kubelet.address(NAMESPACE, &pod)));
     folder.out(&format!("certs init certs{}", names.collect::<String>()));
     let secret = |name: &str, files: &[(&str, &str)]| {

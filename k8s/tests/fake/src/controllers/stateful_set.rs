@@ -93,7 +93,11 @@ fn tend(state: &mut State, set: &Value) {
             return;
         }
     }
-    roll(state, set, &pods);
+    // One that is only now made again is not ready.
+    let is_there = |number| pods.iter().any(|pod| ordinal(set, pod) == Some(number));
+    if wanted.clone().all(is_there) {
+        roll(state, set, &pods);
+    }
 }
 
 /// One pod after another, from the last on, becomes what the template says now.
