@@ -1,6 +1,6 @@
 //! Looks at an installation and says what is wrong with it, what is not known, and what to do.
 //!
-//! What is there is asked for here, each thing once; what to think of it is decided in [`judge`], without I/O. Nothing is changed.
+//! What is there is asked for here, each thing once; what to think of it is decided in `judge`, without I/O. Nothing is changed.
 //! Whoever runs it may have few rights (a master has): what may not be looked at is a warning and no failure.
 //!
 //! Left out: the cluster itself, which `gristmill status` tells of, and whatever needs pods of its own.

@@ -1,7 +1,7 @@
 //! The operator of MapReduceJobs: a role of the leading master. What objects ask for is submitted, what comes of it is told in
 //! their status, and a job whose object is deleted is cancelled.
 //!
-//! It is level-triggered: each turn looks at the object, at what was told of it ([`decide`]) and at the job, and does the one
+//! It is level-triggered: each turn looks at the object, at what was told of it (`decide`) and at the job, and does the one
 //! thing that is missing. Nothing is kept here that would have to survive, so that another master goes on where this one
 //! ended. A submission's key is the object's UID: it is the same job however often it is submitted. A status carries the Raft
 //! term of the master that wrote it; one that sees a later term writes nothing, and one that has not seen it yet is refused by
