@@ -247,6 +247,10 @@ pub struct MapReduceJobStatus {
     /// The Raft term of the master that wrote this. One of an earlier term does not write any more.
     #[serde(default, skip_serializing_if = "is_zero_64")]
     pub term: i64,
+    /// The id of the cluster that the term is of, 16 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub cluster: Option<String>,
     /// Accepted, Running, Complete, Failed and Suspended. Of a job that was cancelled Failed is true, with reason Cancelled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

@@ -52,6 +52,8 @@ const AT_A_TIME: u16 = 16;
 const WITHIN: Duration = Duration::from_secs(30);
 /// The first wait after something went wrong; it doubles up to [`MOST_BACKOFF`].
 const BACKOFF: Duration = Duration::from_millis(500);
+/// A watch is asked for anew after so many seconds.
+const WATCH_SECONDS: u32 = 60;
 /// As [`BACKOFF`].
 const MOST_BACKOFF: Duration = Duration::from_secs(60);
 
@@ -108,11 +110,14 @@ pub struct Settings {
     pub otherwise: Duration,
     /// Who tells events: the pod's name.
     pub instance: Option<String>,
+    /// The cluster's id. Terms of another one, as of an installation before this, mean nothing here.
+    pub cluster: String,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { running: Duration::from_secs(2), otherwise: Duration::from_secs(60), instance: None }
+        let (running, otherwise) = (Duration::from_secs(2), Duration::from_secs(60));
+        Self { running, otherwise, instance: None, cluster: String::new() }
     }
 }
 
@@ -149,7 +154,9 @@ pub async fn run(
         recorder: Recorder::new(client, reporter),
         remembered: Mutex::default(),
     });
-    let turns = Controller::new(context.api.clone(), watcher::Config::default())
+    // A connection that died in silence is noticed a little after this.
+    let watch = watcher::Config::default().timeout(WATCH_SECONDS);
+    let turns = Controller::new(context.api.clone(), watch)
         .with_config(controller::Config::default().concurrency(AT_A_TIME))
         .run(turn, after_error, context.clone());
     let mut said = String::new();
@@ -178,10 +185,20 @@ pub async fn run(
 /// One turn of an object.
 async fn turn(object: Arc<MapReduceJob>, operator: Arc<Operator>) -> Result<Action, Error> {
     // Before anything else: not even a finalizer is set against a later leader.
-    if object.status.as_ref().is_some_and(|status| status.term > operator.term) {
+    if object.status.as_ref().is_some_and(|status| status.term > operator.term_beside(status)) {
         return Ok(Action::requeue(operator.settings.otherwise));
     }
     let uid = object.uid().ok_or(Error::Nameless)?;
+    // What has ended has nothing to be cancelled: it can be deleted where no operator is any more.
+    let ended = object.status.as_ref().is_some_and(|status| status.phase.is_some_and(Phase::has_ended));
+    if ended && object.metadata.deletion_timestamp.is_none() {
+        operator.remembered.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+        return match operator.let_go(&object).await? {
+            // The object is another one now.
+            true => Ok(Action::await_change()),
+            false => operator.apply(&object).await,
+        };
+    }
     let inner = operator.clone();
     let done = finalizer(&operator.api, FINALIZER, object, |event| async move {
         match event {
@@ -189,7 +206,8 @@ async fn turn(object: Arc<MapReduceJob>, operator: Arc<Operator>) -> Result<Acti
             Event::Cleanup(object) => inner.clean(&object).await,
         }
     });
-    let done = done.await.map_err(|e| match e {
+    let done = timeout(WITHIN * 6, done).await.map_err(|_| Error::Late("come to an end with the object"))?;
+    let done = done.map_err(|e| match e {
         finalizer::Error::ApplyFailed(e) | finalizer::Error::CleanupFailed(e) => e,
         finalizer::Error::AddFinalizer(e) | finalizer::Error::RemoveFinalizer(e) => Error::Finalizer(Box::new(e)),
         finalizer::Error::UnnamedObject | finalizer::Error::InvalidFinalizer => Error::Nameless,
@@ -244,6 +262,31 @@ struct Known {
 }
 
 impl Operator {
+    /// This one's term, as it is to be compared with that of a status: if that is another cluster's, later than any.
+    fn term_beside(&self, status: &MapReduceJobStatus) -> i64 {
+        let other = status.cluster.as_ref().is_some_and(|cluster| *cluster != self.settings.cluster);
+        if other { i64::MAX } else { self.term }
+    }
+
+    /// Takes the finalizer off, if it is on.
+    async fn let_go(&self, object: &MapReduceJob) -> Result<bool, Error> {
+        let all = object.metadata.finalizers.clone().unwrap_or_default();
+        if !all.iter().any(|one| one == FINALIZER) {
+            return Ok(false);
+        }
+        let name = object.metadata.name.as_deref().ok_or(Error::Nameless)?;
+        let others: Vec<&String> = all.iter().filter(|one| *one != FINALIZER).collect();
+        // Others may set or remove theirs at the same time.
+        let merged = json!({"metadata": {"finalizers": others, "resourceVersion": object.metadata.resource_version}});
+        let (what, params) = ("take off the finalizer", PatchParams::default());
+        let done = within(what, self.api.patch(name, &params, &Patch::Merge(merged))).await?;
+        match done {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(true),
+            Err(e) => Err(Error::Api(what, e)),
+        }
+    }
+
     fn remember<T>(&self, uid: &str, act: impl FnOnce(&mut Known) -> T) -> T {
         let mut all = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         act(all.entry(uid.into()).or_default())
@@ -261,7 +304,7 @@ impl Operator {
     async fn apply(&self, object: &MapReduceJob) -> Result<Action, Error> {
         let told = object.status.clone().unwrap_or_default();
         let now = Timestamp::now();
-        match decide::next(&object.spec, &told, self.term, now) {
+        match decide::next(&object.spec, &told, self.term_beside(&told), now) {
             Step::Leave => Ok(Action::requeue(self.settings.otherwise)),
             Step::Rest(None) => Ok(Action::await_change()),
             Step::Rest(Some(until)) => Ok(Action::requeue(between(now, until))),
@@ -293,7 +336,8 @@ impl Operator {
     async fn follow(&self, object: &MapReduceJob, told: &MapReduceJobStatus, id: &str) -> Result<Action, Error> {
         let Some(mut job) = self.status_of(id).await? else { return self.tell(object, told, &Stand::Gone).await };
         let late = decide::deadline(&object.spec, told).is_some_and(|deadline| deadline <= Timestamp::now());
-        if late && job.ended_ms == 0 {
+        // One that publishes its output cannot be cancelled any more.
+        if late && job.ended_ms == 0 && job.state() != JobState::Committing {
             self.cancel(id, status::DEADLINE).await?;
             job = self.status_of(id).await?.unwrap_or(job);
         }
@@ -350,7 +394,8 @@ impl Operator {
     /// Writes the status if it is another one than before, tells of it, and says when to look again.
     async fn tell(&self, object: &MapReduceJob, old: &MapReduceJobStatus, stand: &Stand<'_>) -> Result<Action, Error> {
         let uid = object.uid().ok_or(Error::Nameless)?;
-        let new = status::told(old, stand, (object.metadata.generation, self.term), Timestamp::now());
+        let mut new = status::told(old, stand, (object.metadata.generation, self.term), Timestamp::now());
+        new.cluster = Some(self.settings.cluster.clone()).filter(|cluster| !cluster.is_empty());
         let since = self.remember(&uid, |known| known.written).map(|written| written.elapsed());
         let soon = since.is_some_and(|since| since < self.settings.running);
         // Each write comes back as a change: without this, progress would be written as fast as that goes around.
@@ -364,7 +409,10 @@ impl Operator {
         if new.job_id.is_none() || new.phase.is_some_and(Phase::has_ended) {
             return Ok(Action::requeue(self.settings.otherwise));
         }
-        let deadline = decide::deadline(&object.spec, &new).map(|deadline| between(Timestamp::now(), deadline));
+        // One that is over is looked at as any other: its job may be publishing.
+        let now = Timestamp::now();
+        let deadline = decide::deadline(&object.spec, &new).filter(|deadline| *deadline > now);
+        let deadline = deadline.map(|deadline| between(now, deadline));
         Ok(Action::requeue(deadline.map_or(self.settings.running, |left| left.min(self.settings.running))))
     }
 

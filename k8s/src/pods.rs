@@ -297,6 +297,10 @@ impl Pods for Launcher {
         self.shared.folder.pools()
     }
 
+    fn trouble(&self) -> Option<Reason> {
+        self.shared.folder.trouble()
+    }
+
     fn pods(&self) -> Result<Vec<Pod>, Reason> {
         match self.leading().as_ref() {
             Some(leading) => leading.heard.pods(),

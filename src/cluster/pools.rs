@@ -154,7 +154,8 @@ async fn follow(desk: &Arc<Desk>, namespace: &str, settings: &Settings, term: u6
         match client::connect().await {
             Ok(client) => {
                 let (jobs, forever) = (desk.clone() as Arc<dyn Jobs>, std::future::pending());
-                operator::run(client, namespace, jobs, term, settings.clone(), forever).await;
+                let cluster = format!("{:016x}", desk.node.cluster());
+                operator::run(client, namespace, jobs, term, Settings { cluster, ..settings.clone() }, forever).await;
             }
             Err(e) => desk.noted(&format!("MapReduceJobs are not followed: {e}")),
         }

@@ -158,7 +158,8 @@ impl State {
             Action::SetPolicy(policy) => self.set_policy(policy),
             Action::NoteAudit(note) => self.note_audit(step, note),
             Action::ArchiveAudit(archive) => self.archive_audit(archive.upto),
-            Action::PutPool(pool) => self.put_pool(step, pool),
+            Action::LearnPool(pool) => self.learn_pool(step, pool),
+            Action::SetPool(set) => self.set_pool(step, &set),
             Action::RemovePool(remove) => Ok(self.remove_pool(step, &remove.name)),
         }
     }

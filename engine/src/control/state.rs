@@ -4,6 +4,8 @@
 //! at it while commands go on. [`State::apply`] is the only writer. Nothing here is derived from a clock, from chance,
 //! or from an order that is not fixed.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gristmill_proto::internal::v1 as wire;
@@ -208,21 +210,21 @@ impl State {
         above.next().or_else(below).map(|(name, job)| (name.as_ref(), *job))
     }
 
-    /// The build of an app that most live workers offer which have all that is required, and of those the first by name. What
-    /// pools can make counts where no worker is there.
+    /// The build of an app for a new job, among those of live workers that have all that is required: one that a pool's newest
+    /// workers have, then that of most, then the first by name. Where no such worker is there, what pools can make counts.
     pub(super) fn build_of(&self, app: &str, wanted: &str, requires: &[String]) -> Option<String> {
-        let mut offers = std::collections::BTreeMap::<&str, u32>::new();
+        let fits = |offer: &&wire::AppOffer| offer.name == app && (wanted.is_empty() || wanted == offer.build);
+        let pools = self.pools.values().filter(|pool| has_all(&pool.capabilities, requires));
+        let pooled: BTreeSet<&str> =
+            pools.flat_map(|pool| pool.apps.iter().filter(fits)).map(|offer| offer.build.as_str()).collect();
+        let mut live = BTreeMap::<&str, u32>::new();
         let workers = self.workers.values().filter_map(|worker| worker.info.as_ref());
-        let workers = workers.map(|info| (&info.apps, &info.capabilities, 1));
-        let pools = self.pools.values().map(|pool| (&pool.apps, &pool.capabilities, 0));
-        let able = workers.chain(pools).filter(|(_, capabilities, _)| has_all(capabilities, requires));
-        for (offer, weight) in able.flat_map(|(apps, _, weight)| apps.iter().map(move |offer| (offer, weight))) {
-            if offer.name == app && (wanted.is_empty() || wanted == offer.build) {
-                *offers.entry(&offer.build).or_default() += weight;
-            }
-        }
-        let best = offers.into_iter().max_by(|(a, n), (b, m)| n.cmp(m).then_with(|| b.cmp(a)));
-        best.map(|(build, _)| build.to_string())
+        let able = workers.filter(|info| has_all(&info.capabilities, requires));
+        able.flat_map(|info| info.apps.iter().filter(fits))
+            .for_each(|offer| *live.entry(&offer.build).or_default() += 1);
+        let rank = |(build, number): &(&str, u32)| (pooled.contains(build), *number, Reverse(build.to_string()));
+        let best = live.into_iter().max_by_key(rank).map(|(build, _)| build);
+        best.or_else(|| pooled.first().copied()).map(str::to_string)
     }
 
     /// Counts a job among those that have not ended, and claims its outputs.

@@ -141,6 +141,11 @@ struct Leading {
 }
 
 impl<E: MasterEnv> MasterNode<E> {
+    /// The cluster's id, as names of jobs begin with it; 0 before there is one.
+    pub fn cluster(&self) -> u64 {
+        self.inner.state().cluster()
+    }
+
     /// Opens the node's folder and joins its log. Nothing leads before [`MasterNode::run`].
     ///
     /// # Errors

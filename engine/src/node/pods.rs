@@ -31,8 +31,11 @@ pub trait Pods: Send + Sync + 'static {
     /// The pools, by name; read again when their files change.
     ///
     /// # Errors
-    /// What is wrong with a file: the pools are as they were before.
+    /// What is wrong with a file, if they never were good.
     fn pools(&self) -> Result<Vec<Pool>, Reason>;
+
+    /// What is wrong with the files now: then pools are as they were before.
+    fn trouble(&self) -> Option<Reason>;
 
     /// All pods of this cluster's pools, as last heard.
     ///

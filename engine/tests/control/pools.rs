@@ -300,32 +300,144 @@ fn what_was_decided_holds_in_place_of_the_file() {
 }
 
 #[test]
-fn pods_of_an_older_file_are_replaced_one_after_the_other() {
+fn pods_of_an_older_file_are_replaced_one_after_the_other_when_they_are_idle() {
     let (mut world, mut memory) = (World::of(&[pool("a", 3, 3)]), Memory::default());
     world.settle(&mut memory);
     world.busy(2);
     world.waiting = 50;
     world.pools[0].generation = 2;
-    let (mut most, mut least) = (0, usize::MAX);
-    for _ in 0..100 {
-        let (actions, _) = world.look(&mut memory);
+    let old = |world: &World| {
+        world.pods.iter().filter(|pod| pod.seat.as_ref().is_some_and(|seat| seat.generation == 1)).count()
+    };
+    let round = |world: &mut World, memory: &mut Memory| {
+        let (actions, _) = world.look(memory);
         world.carry_out(&actions);
-        most = most.max(world.pods.len());
-        least = least.min(world.workers.iter().filter(|worker| !worker.draining).count());
+        let here = (world.pods.len(), world.workers.iter().filter(|worker| !worker.draining).count());
         world.start_all();
-        world.busy(2);
         // Those that drain do so.
         let drains: Vec<String> = world.workers.iter().filter(|w| w.draining).map(|w| w.uid.clone()).collect();
         world.workers.retain(|worker| !worker.draining);
         world.drained.extend(drains);
+        here
+    };
+    // Jobs that were begun with the old one may have nobody else.
+    for _ in 0..20 {
+        round(&mut world, &mut memory);
+        world.busy(2);
     }
-    assert!(
-        world.pods.iter().all(|pod| pod.seat.as_ref().is_some_and(|seat| seat.generation == 2)),
-        "{:?}",
-        world.pods
-    );
-    assert_eq!((world.pods.len(), least), (3, 3), "there is always enough");
+    assert_eq!((old(&world), world.pods.len()), (3, 4), "none is taken from its work, one is ready to take over");
+    world.waiting = 0;
+    let (mut most, mut least) = (0, usize::MAX);
+    for _ in 0..50 {
+        world.busy(0);
+        let (pods, workers) = round(&mut world, &mut memory);
+        (most, least) = (most.max(pods), least.min(workers));
+    }
+    assert_eq!((old(&world), world.pods.len(), least), (0, 3, 3), "there is always enough");
     assert!(most <= 5, "{most}");
+}
+
+#[test]
+fn a_new_file_whose_pods_do_not_start_costs_no_worker_of_the_old_one() {
+    let (mut world, mut memory) = (World::of(&[pool("a", 10, 10)]), Memory::default());
+    world.settle(&mut memory);
+    world.pools[0].generation = 2;
+    for second in 0..300 {
+        world.now = Duration::from_secs(second);
+        world.busy(0);
+        let (actions, _) = world.look(&mut memory);
+        world.carry_out(&actions);
+    }
+    // Its image is missing, and it is older than idle workers may be.
+    assert_eq!((world.workers.len(), world.pods.len()), (10, 11));
+    assert!(world.workers.iter().all(|worker| !worker.draining), "{:?}", world.workers);
+}
+
+#[test]
+fn a_refusal_makes_a_pool_wait_whose_workers_are_well() {
+    let (mut world, mut memory) = (World::of(&[pool("a", 1, 10)]), Memory::default());
+    world.settle(&mut memory);
+    world.now = Duration::from_secs(3600);
+    world.look(&mut memory);
+    world.busy(2);
+    world.waiting = 50;
+    let mut times = Vec::new();
+    for second in 3600..3800 {
+        world.now = Duration::from_secs(second);
+        let (actions, standings) = world.look(&mut memory);
+        if !made(&actions).is_empty() {
+            times.push(second - 3600);
+            memory.failed("a", reason("QuotaExceeded"), world.now, None);
+        } else {
+            assert!(standings[0].notices[0].contains("QuotaExceeded"), "{standings:?}");
+        }
+    }
+    assert_eq!(times, [0, 5, 15, 35, 75, 155]);
+    // Once one is made and stays, all is well.
+    world.now = Duration::from_secs(4000);
+    let (actions, _) = world.look(&mut memory);
+    world.carry_out(&actions);
+    world.start_all();
+    world.look(&mut memory);
+    world.now += Duration::from_secs(31);
+    assert_eq!(world.look(&mut memory).1[0].notices, [] as [&str; 0]);
+}
+
+#[test]
+fn a_worker_that_is_cut_off_for_a_while_keeps_its_pod() {
+    let (mut world, mut memory) = (World::of(&[pool("a", 1, 1)]), Memory::default());
+    world.settle(&mut memory);
+    world.now = Duration::from_secs(3600);
+    world.look(&mut memory);
+    world.workers.clear();
+    for second in [3601, 3900, 4199] {
+        world.now = Duration::from_secs(second);
+        assert_eq!(world.look(&mut memory).0, [], "after {second} s");
+    }
+    world.now = Duration::from_secs(4200);
+    let (actions, _) = world.look(&mut memory);
+    assert!(
+        matches!(&actions[0], Action::Delete { why, unused: true, .. } if why.contains("has not been heard of for 600 s")),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn what_is_learned_of_a_pool_leaves_what_was_decided() {
+    let mut cluster = crate::world::World::new(0, 1);
+    let learn = |apps: &[&str], generation| {
+        let apps = apps.iter().map(|name| wire::AppOffer { name: name.to_string(), build: "b".into() }).collect();
+        wire::command::Action::LearnPool(wire::PoolRecord { name: "a".into(), apps, generation, ..Default::default() })
+    };
+    let set = |min| wire::command::Action::SetPool(wire::SetPool { name: "a".into(), min, ..Default::default() });
+    let none = cluster.commit("ann", set(Some(1)));
+    assert!(
+        matches!(&none, wire::reply::Outcome::Refused(no) if no.message.contains("no pool is called a")),
+        "{none:?}"
+    );
+    cluster.commit("", learn(&["x"], 1));
+    cluster.commit("ann", set(Some(3)));
+    cluster.commit("", learn(&["x", "y"], 2));
+    let known = cluster.state().pool("a").unwrap();
+    assert_eq!((known.min, known.apps.len(), known.generation), (Some(3), 2, 2));
+}
+
+#[test]
+fn a_pod_that_cannot_be_deleted_is_not_deleted_all_the_time() {
+    let (mut world, mut memory) = (World::of(&[pool("a", 1, 1)]), Memory::default());
+    world.settle(&mut memory);
+    world.pods[0].phase = Phase::Ended;
+    let mut times = Vec::new();
+    for second in 0..100 {
+        world.now = Duration::from_secs(second);
+        let (actions, _) = world.look(&mut memory);
+        for action in actions {
+            if let Action::Delete { failed, .. } = action {
+                times.push((second, failed));
+            }
+        }
+    }
+    assert_eq!(times, [(0, true), (5, false), (15, false), (35, false), (75, false)], "and is told of once");
 }
 
 #[test]

@@ -96,7 +96,7 @@ pub(super) fn definition(
 ) -> Finding {
     let check = "mapreducejobs";
     let missing = || {
-        let next = "run `gristmill k8s crd | kubectl apply --server-side -f -`";
+        let next = "run `gristmill k8s crd | kubectl apply --server-side --force-conflicts -f -`";
         Finding::bad(check, "the definition of MapReduceJob is not installed", next)
     };
     match (found, served) {
@@ -108,7 +108,7 @@ pub(super) fn definition(
             if schemas(&found) == schemas(wanted) {
                 return Finding::good(check, "the definition is that of this version");
             }
-            let next = "after an upgrade run `gristmill k8s crd | kubectl apply --server-side -f -`: Helm does not";
+            let next = "after an upgrade run `gristmill k8s crd | kubectl apply --server-side --force-conflicts -f -`: Helm does not";
             Finding::warning(check, "the definition of MapReduceJob is another than this version's", next)
         }
         (Asked::Missing, _) | (_, Some(Asked::Missing)) => missing(),

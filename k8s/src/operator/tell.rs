@@ -4,6 +4,7 @@
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
 
+use super::WITHIN;
 use super::status::cut;
 use crate::crd::{MapReduceJobStatus, Phase};
 
@@ -63,7 +64,8 @@ pub(super) async fn publish(recorder: &Recorder, about: &ObjectReference, told: 
         note: Some(told.note).filter(|note| !note.is_empty()),
         secondary: None,
     };
-    drop(recorder.publish(&event, about).await);
+    // Nobody waits for it for long.
+    drop(tokio::time::timeout(WITHIN, recorder.publish(&event, about)).await);
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ struct Read {
     texts: Option<Result<BTreeMap<String, String>, String>>,
     /// The last that were all good.
     good: BTreeMap<String, Arc<File>>,
+    /// Whether they ever were.
+    was_good: bool,
     /// What is wrong since.
     wrong: Option<Reason>,
 }
@@ -54,7 +56,7 @@ impl Folder {
         match texts.as_ref().map_err(Clone::clone).and_then(pool::files) {
             Ok(files) => {
                 read.good = files.into_iter().map(|(name, file)| (name, Arc::new(file))).collect();
-                read.wrong = None;
+                (read.wrong, read.was_good) = (None, true);
             }
             Err(wrong) => read.wrong = Some(reason("PoolsInvalid", &wrong)),
         }
@@ -62,13 +64,18 @@ impl Folder {
         true
     }
 
-    /// All pools, or what is wrong with their files.
+    /// All pools as they were last good, or what is wrong with their files if they never were.
     pub(super) fn pools(&self) -> Result<Vec<Pool>, Reason> {
         let read = self.read();
         match &read.wrong {
-            Some(wrong) => Err(wrong.clone()),
-            None => Ok(read.good.values().map(|file| file.pool.clone()).collect()),
+            Some(wrong) if !read.was_good => Err(wrong.clone()),
+            _ => Ok(read.good.values().map(|file| file.pool.clone()).collect()),
         }
+    }
+
+    /// What is wrong with the files.
+    pub(super) fn trouble(&self) -> Option<Reason> {
+        self.read().wrong.clone()
     }
 
     /// The file that says how this seat's pod is to be made, as long as it is the one that says so.
@@ -96,11 +103,12 @@ mod tests {
         assert!(!folder.read_again() && folder.file(&seat).is_some());
         write("max: many");
         assert!(folder.read_again() && !folder.read_again());
-        let wrong = folder.pools().expect_err("it is wrong");
+        assert_eq!(folder.pools(), Ok(vec![first.clone()]));
+        let wrong = folder.trouble().expect("it is wrong");
         assert!(wrong.word == "PoolsInvalid" && wrong.text.starts_with("a.yaml: "), "{wrong}");
         assert!(folder.file(&seat).is_some());
         write(&text("two"));
-        assert!(folder.read_again());
+        assert!(folder.read_again() && folder.trouble().is_none());
         assert_ne!(folder.pools().expect("it is good again").remove(0).generation, first.generation);
         assert!(folder.file(&seat).is_none());
         std::fs::remove_file(dir.path().join("a.yaml")).expect("it was there");

@@ -59,8 +59,8 @@ impl Heard {
         let state = self.state();
         match &state.broken {
             Some((since, why)) if !state.complete || since.elapsed() > RELIED_ON => {
-                let seconds = since.elapsed().as_secs();
-                Err(reason("WatchBroken", &format!("pods cannot be watched for {seconds} s: {why}")))
+                // Without how long: each second would be another reason.
+                Err(reason("WatchBroken", &format!("pods cannot be watched: {why}")))
             }
             _ if !state.complete => Err(reason("NotListed", "pods have not been listed yet")),
             _ if state.pods.len() > PODS => Err(reason("TooManyPods", &format!("there are more than {PODS} pods"))),

@@ -60,8 +60,12 @@ impl<'w> Mill<'w> {
     }
 
     fn operator(&self, term: u64) -> Running {
-        let settings =
-            Settings { running: RUNNING, otherwise: Duration::from_secs(1), instance: Some(format!("master-{term}")) };
+        let settings = Settings {
+            running: RUNNING,
+            otherwise: Duration::from_secs(1),
+            instance: Some(format!("master-{term}")),
+            ..Settings::default()
+        };
         let (client, namespace, cluster) = (self.master.clone(), self.world.namespace.clone(), self.cluster.clone());
         Running(tokio::spawn(async move {
             operator::run(client, &namespace, cluster, term, settings, std::future::pending()).await;

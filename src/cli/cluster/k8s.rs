@@ -32,9 +32,9 @@ pub(super) fn command(program: &str) -> Command {
         .arg_required_else_help(true)
         .subcommand(manifests_command(program))
         .subcommand(
-            Command::new("crd")
-                .about("Print the definition of MapReduceJob, for kubectl apply")
-                .after_help(format!("Example:\n  {program} k8s crd | kubectl apply --server-side -f -")),
+            Command::new("crd").about("Print the definition of MapReduceJob, for kubectl apply").after_help(format!(
+                "Example:\n  {program} k8s crd | kubectl apply --server-side --force-conflicts -f -"
+            )),
         )
         .subcommand(secrets_command(program))
         .subcommand(doctor_command(program))

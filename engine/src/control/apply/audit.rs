@@ -27,7 +27,7 @@ pub(super) fn told(cluster: u64, action: &Action) -> Option<(&'static str, Strin
         Action::CancelJob(cancel) => ("Jobs/Cancel", job(cancel.job)),
         Action::DrainWorker(drain) => ("Cluster/Drain", drain.incarnation.to_string()),
         // What is learned of a pool comes from the leader itself.
-        Action::PutPool(pool) => ("Pools/Set", changed_pool(pool)),
+        Action::SetPool(set) => ("Pools/Set", changed_pool(set)),
         Action::AddUser(add) => {
             let name = add.user.as_ref().map(|user| user.name.clone()).unwrap_or_default();
             (if add.registers { "Access/Register" } else { "Users/Add" }, name)
@@ -57,7 +57,7 @@ pub(super) fn told(cluster: u64, action: &Action) -> Option<(&'static str, Strin
     })
 }
 
-fn changed_pool(pool: &wire::PoolRecord) -> String {
+fn changed_pool(pool: &wire::SetPool) -> String {
     let said = |name: &str, value: Option<u64>| value.map(|value| format!(" {name}={value}"));
     let (min, max) = (pool.min.map(u64::from), pool.max.map(u64::from));
     let parts = [said("min", min), said("max", max), said("idle_ms", pool.idle_ms)];

@@ -11,7 +11,21 @@ use crate::control::limits;
 use crate::control::state::State;
 
 impl State {
-    pub(super) fn put_pool(&mut self, step: &mut Step, pool: wire::PoolRecord) -> Decision<Outcome> {
+    /// What was learned of a pool. What was decided of it stays, whenever that was.
+    pub(super) fn learn_pool(&mut self, step: &mut Step, learned: wire::PoolRecord) -> Decision<Outcome> {
+        let known = self.pool(&learned.name).cloned().unwrap_or_default();
+        self.put_pool(step, wire::PoolRecord { min: known.min, max: known.max, idle_ms: known.idle_ms, ..learned })
+    }
+
+    /// What was decided of a pool that is known.
+    pub(super) fn set_pool(&mut self, step: &mut Step, set: &wire::SetPool) -> Decision<Outcome> {
+        let known = self.pool(&set.name).cloned();
+        let missing = || refused(Code::NotFound, format!("no pool is called {}", set.name), "");
+        let known = known.ok_or_else(missing)?;
+        self.put_pool(step, wire::PoolRecord { min: set.min, max: set.max, idle_ms: set.idle_ms, ..known })
+    }
+
+    fn put_pool(&mut self, step: &mut Step, pool: wire::PoolRecord) -> Decision<Outcome> {
         check(&pool)?;
         if self.pool(&pool.name) == Some(&pool) {
             return Ok(ALREADY);

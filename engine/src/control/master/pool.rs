@@ -81,6 +81,8 @@ pub enum News {
 /// What is wrong with a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notices {
+    /// It is about all pools.
+    pub general: bool,
     /// What its workers have.
     pub capabilities: Vec<String>,
     /// One line each.
@@ -134,8 +136,10 @@ impl Master {
             Some(format!("worker {} leaves: {why}", worker.name))
         });
         let waits = run.waiting(self.config.slow_start_percent, Duration::MAX) > 0;
-        let of_pools =
-            self.pool_notices.iter().filter(|pool| waits && has_all(&pool.capabilities, &run.job.spec.requires));
+        let of_pools = self
+            .pool_notices
+            .iter()
+            .filter(|pool| waits && (pool.general || has_all(&pool.capabilities, &run.job.spec.requires)));
         leaving.chain(of_pools.flat_map(|pool| pool.lines.iter().cloned())).take(NOTICES).collect()
     }
 

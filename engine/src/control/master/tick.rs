@@ -105,7 +105,9 @@ impl Master {
             return;
         }
         let app = run.job.spec.app.clone().unwrap_or_default();
-        let message = format!("no worker has offered build {} of app {:?} for long", app.build, app.name);
+        // Why workers that would do it are not there, if that is known.
+        let why = self.notices(job).into_iter().next().map(|why| format!("; {why}")).unwrap_or_default();
+        let message = format!("no worker has offered build {} of app {:?} for long{why}", app.build, app.name);
         let next_step = "start workers that have it, or retry the job with a build that is there".to_string();
         self.fail(job, JobError { reason: Reason::NoWorker.into(), message, next_step }, false);
     }

@@ -21,6 +21,8 @@ use crate::control::task::cut;
 const PAUSE: Duration = Duration::from_secs(5);
 /// A worker that ended so soon counts as one that came to nothing.
 const SOON: Duration = Duration::from_secs(30);
+/// A pool that nothing has come to nothing in for so long after its last pause is well again, whether or not it made any.
+const FORGOTTEN: Duration = Duration::from_secs(600);
 /// Bytes of a reason's text.
 const TEXT: usize = 256;
 /// What a container is called that ran out of memory (Kubernetes, `ContainerStateTerminated.reason`).
@@ -66,6 +68,8 @@ pub enum Action {
         why: String,
         /// It ended by itself or came to nothing: what it said last is worth keeping.
         failed: bool,
+        /// Only as long as it has no worker: one may come of it until this is done.
+        unused: bool,
     },
     /// Let a worker finish, and drain.
     Retire {
@@ -124,8 +128,10 @@ pub struct Standing {
 pub struct Memory {
     /// When each pod was first seen.
     seen: BTreeMap<String, Duration>,
-    /// When each pod's worker was first seen.
-    worked: BTreeMap<String, Duration>,
+    /// When each pod's worker was first and last seen.
+    worked: BTreeMap<String, (Duration, Duration)>,
+    /// How often each pod was to be deleted that is still there, and until when it is not tried again.
+    deleted: BTreeMap<String, (u32, Duration)>,
     pub(super) pauses: BTreeMap<String, Pause>,
     /// Pods whose end was counted.
     counted: BTreeSet<String>,
@@ -135,6 +141,8 @@ pub struct Memory {
 #[derive(Debug)]
 pub(super) struct Pause {
     in_a_row: u32,
+    /// Of the last that came to nothing.
+    since: Duration,
     pub(super) until: Duration,
     pub(super) why: Reason,
 }
@@ -142,7 +150,9 @@ pub(super) struct Pause {
 impl Memory {
     /// A pod of this pool came to nothing, or was refused: for a while none is made.
     pub fn failed(&mut self, pool: &str, why: Reason, now: Duration, at_least: Option<Duration>) {
-        let pause = self.pauses.entry(pool.into()).or_insert(Pause { in_a_row: 0, until: now, why: why.clone() });
+        let new = Pause { in_a_row: 0, since: now, until: now, why: why.clone() };
+        let pause = self.pauses.entry(pool.into()).or_insert(new);
+        pause.since = now;
         // Those that were made together fail together.
         if now >= pause.until {
             let doubled = PAUSE * (1 << pause.in_a_row.min(5));
@@ -161,6 +171,21 @@ impl Memory {
             let between = if text.is_empty() { "" } else { "; " };
             *text = cut(format!("{text}{between}{SAID}{words}"), TEXT);
         }
+    }
+}
+
+impl Memory {
+    /// Whether it is time for this. What was deleted in vain is deleted again, less and less often, and without a word.
+    fn is_due(&mut self, action: &mut Action, now: Duration) -> bool {
+        let Action::Delete { uid, failed, .. } = action else { return true };
+        let (times, next) = self.deleted.entry(uid.clone()).or_insert((0, now));
+        let due = now >= *next;
+        if due {
+            *next = now + PAUSE * (1 << (*times).min(5));
+            *failed &= *times == 0;
+            *times += 1;
+        }
+        due
     }
 }
 
@@ -185,22 +210,25 @@ pub fn decide(view: View<'_>, memory: &mut Memory) -> (Vec<Action>, Vec<Standing
     let workers: BTreeMap<&str, &Seated> = view.workers.iter().map(|worker| (worker.uid.as_str(), worker)).collect();
     let mut live = BTreeMap::<&str, Vec<Seen<'_>>>::new();
     let mut taken = BTreeSet::new();
-    let mut ending = BTreeMap::<&str, u32>::new();
+    let mut ending = BTreeMap::<&str, (u32, u32)>::new();
     let limits: BTreeMap<&str, &Pool> = view.pools.iter().map(|pool| (pool.name.as_str(), pool)).collect();
     for pod in view.pods {
         let worker = workers.get(pod.uid.as_str()).copied();
         let age = view.now.saturating_sub(memory.seen.get(&pod.uid).copied().unwrap_or(view.now));
+        let silent = memory.worked.get(&pod.uid).map(|(_, last)| view.now.saturating_sub(*last));
         let pool = pod.seat.as_ref().and_then(|seat| limits.get(seat.pool.as_str()).copied());
         taken.extend(pod.seat.as_ref());
-        if let Some(fate) = fate(pod, worker, pool, age, view.drained) {
-            if let (Some(pool), Fate::Failed(why)) = (pool, &fate)
+        if let Some(fate) = fate(pod, worker, pool, (age, silent), view.drained) {
+            if let (Some(pool), Fate::Failed(why) | Fate::TooLate(why)) = (pool, &fate)
                 && memory.counted.insert(pod.uid.clone())
-                && memory.worked.get(&pod.uid).is_none_or(|began| view.now < *began + SOON)
+                && memory.worked.get(&pod.uid).is_none_or(|(began, _)| view.now < *began + SOON)
             {
                 memory.failed(&pool.name, why.clone(), view.now, None);
             }
             if let Some(pool) = pool {
-                *ending.entry(pool.name.as_str()).or_default() += 1;
+                let (ending, draining) = ending.entry(pool.name.as_str()).or_default();
+                *ending += 1;
+                *draining += u32::from(matches!(fate, Fate::Draining));
             }
             actions.extend(fate.actions(pod, worker));
         } else if let (Some(seat), Some(_)) = (&pod.seat, pool) {
@@ -213,14 +241,16 @@ pub fn decide(view: View<'_>, memory: &mut Memory) -> (Vec<Action>, Vec<Standing
         let pods = live.remove(pool.name.as_str()).unwrap_or_default();
         let decided = view.decided.of(&pool.name);
         let mut standing = standing(pool, decided, &pods);
-        standing.ending += ending.get(pool.name.as_str()).copied().unwrap_or_default();
+        let (all, draining) = ending.get(pool.name.as_str()).copied().unwrap_or_default();
+        standing.ending += all;
         standing.wanted = wanted(&standing, decided, &pods, view.demand, &mut unmet);
-        let plan = Plan { pool, standing: &standing, pods: &pods, taken: &taken, now: view.now };
+        let plan = Plan { pool, standing: &standing, pods: &pods, draining, taken: &taken, now: view.now };
         actions.extend(plan.actions(memory));
         standing.notices = notices(&pool.name, &pods, memory.pauses.get(&pool.name), view.now);
         standings.push(standing);
     }
     standings.sort_by(|a, b| a.name.cmp(&b.name));
+    actions.retain_mut(|action| memory.is_due(action, view.now));
     (actions, standings)
 }
 
@@ -233,14 +263,20 @@ fn remember(view: View<'_>, memory: &mut Memory) {
     for pod in view.pods {
         memory.seen.entry(pod.uid.clone()).or_insert(view.now);
     }
+    memory.deleted.retain(|uid, _| there.contains(uid.as_str()));
+    memory.pauses.retain(|_, pause| view.now < pause.until + FORGOTTEN);
+    let pools: BTreeMap<&str, &str> =
+        view.pods.iter().filter_map(|pod| Some((pod.uid.as_str(), pod.seat.as_ref()?.pool.as_str()))).collect();
     for worker in view.workers.iter().filter(|worker| there.contains(worker.uid.as_str())) {
-        let began = *memory.worked.entry(worker.uid.clone()).or_insert(view.now);
-        let pod = view.pods.iter().find(|pod| pod.uid == worker.uid);
-        // A pool whose workers stay is well again.
-        if let Some(seat) = pod.and_then(|pod| pod.seat.as_ref())
-            && view.now >= began + SOON
+        let (began, last) = memory.worked.entry(worker.uid.clone()).or_insert((view.now, view.now));
+        *last = view.now;
+        let stays = view.now >= *began + SOON;
+        // A pool is well again in which a worker stays that began after the last that did not.
+        if let Some(pool) = pools.get(worker.uid.as_str())
+            && stays
+            && memory.pauses.get(*pool).is_some_and(|pause| *began > pause.since)
         {
-            memory.pauses.remove(&seat.pool);
+            memory.pauses.remove(*pool);
         }
     }
 }
@@ -249,8 +285,10 @@ fn remember(view: View<'_>, memory: &mut Memory) {
 enum Fate {
     /// Its worker has drained.
     Drained,
-    /// It has ended, or has not begun to work in time.
+    /// It has ended.
     Failed(Reason),
+    /// It has not begun to work in time, or is not heard of any more.
+    TooLate(Reason),
     /// Somebody deletes it, or is about to.
     Leaving(Option<Reason>),
     /// No pool has it.
@@ -263,7 +301,7 @@ fn fate(
     pod: &Pod,
     worker: Option<&Seated>,
     pool: Option<&Pool>,
-    age: Duration,
+    (age, silent): (Duration, Option<Duration>),
     drained: &BTreeSet<&str>,
 ) -> Option<Fate> {
     let ended = || Reason { word: "Ended".into(), text: "the pod has ended".into() };
@@ -280,33 +318,42 @@ fn fate(
     if worker.is_some_and(|worker| worker.draining) {
         return Some(Fate::Draining);
     }
-    if worker.is_none() && age >= pool.start_within {
+    // One that worked may be cut off for a while.
+    if worker.is_none() && silent.unwrap_or(age) >= pool.start_within {
         let why = pod.reason.as_ref().map_or_else(|| "no reason is told".to_string(), Reason::to_string);
-        let text = format!("no worker came of it in {} s: {why}", pool.start_within.as_secs());
-        return Some(Fate::Failed(Reason { word: "StartTooSlow".into(), text }));
+        let seconds = pool.start_within.as_secs();
+        let (word, text) = match silent {
+            Some(_) => ("WorkerSilent", format!("its worker has not been heard of for {seconds} s: {why}")),
+            None => ("StartTooSlow", format!("no worker came of it in {seconds} s: {why}")),
+        };
+        return Some(Fate::TooLate(Reason { word: word.into(), text }));
     }
     None
 }
 
 impl Fate {
     fn actions(self, pod: &Pod, worker: Option<&Seated>) -> Vec<Action> {
-        let delete = |why: String, failed| Action::Delete { name: pod.name.clone(), uid: pod.uid.clone(), why, failed };
+        let delete = |why: String, failed, unused| {
+            let (name, uid) = (pod.name.clone(), pod.uid.clone());
+            Action::Delete { name, uid, why, failed, unused }
+        };
         match (self, worker) {
             // Once it is on its way it needs nothing more.
             (Self::Drained, _) if pod.leaving => Vec::new(),
-            (Self::Drained, _) => vec![delete("its worker has drained".into(), false)],
+            (Self::Drained, _) => vec![delete("its worker has drained".into(), false, false)],
             (Self::Failed(why), worker) => {
-                let end = delete(why.to_string(), true);
+                let end = (!pod.leaving).then(|| delete(why.to_string(), true, false));
                 let pod = (pod.name.clone(), pod.uid.clone());
                 let gone = worker.map(|worker| Action::Gone { incarnation: worker.incarnation, why, pod });
-                gone.into_iter().chain([end]).collect()
+                gone.into_iter().chain(end).collect()
             }
+            (Self::TooLate(why), _) => vec![delete(why.to_string(), true, true)],
             (Self::Leaving(why), Some(worker)) => {
                 let unknown = Reason { word: "Deleted".into(), text: "somebody deleted its pod".into() };
                 vec![Action::Leaves { incarnation: worker.incarnation, why: why.unwrap_or(unknown) }]
             }
             (Self::Stray, Some(worker)) if !worker.draining => vec![Action::Retire { incarnation: worker.incarnation }],
-            (Self::Stray, None) => vec![delete("no pool has it".into(), false)],
+            (Self::Stray, None) => vec![delete("no pool has it".into(), false, true)],
             _ => Vec::new(),
         }
     }

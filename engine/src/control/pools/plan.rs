@@ -10,6 +10,9 @@ use super::{Pool, Reason, Seat};
 use crate::control::master::pool::Demand;
 use crate::control::state::has_all;
 
+/// A worker of an older file is idle for so long before it goes, or for as long as others: while it is given tasks of jobs that
+/// were begun with it, nobody else may be able to do them.
+const OUTDATED_IDLE: Duration = Duration::from_secs(10);
 /// Notices of a pool.
 const NOTICES: usize = 16;
 
@@ -71,6 +74,8 @@ pub(super) struct Plan<'p> {
     pub(super) pool: &'p Pool,
     pub(super) standing: &'p Standing,
     pub(super) pods: &'p [Seen<'p>],
+    /// Its workers that finish what they have, to go then.
+    pub(super) draining: u32,
     pub(super) taken: &'p BTreeSet<&'p Seat>,
     pub(super) now: Duration,
 }
@@ -85,26 +90,30 @@ impl Plan<'_> {
         if there < goal {
             return self.make(goal - there, memory);
         }
-        let mut surplus = there - self.standing.wanted;
+        let successors_ready = self.pods.iter().filter(|seen| !outdated(seen)).all(|seen| seen.worker.is_some());
+        // A successor that is on its way is no surplus: what it is to replace stays until it works.
+        let coming = if successors_ready { 0 } else { spare };
+        let mut surplus = (there - self.standing.wanted).saturating_sub(coming);
         let above_max = there.saturating_sub(self.standing.max + spare);
         let mut actions = Vec::new();
         // Those that wait first, then outdated ones, then the newest.
         let mut pods: Vec<&Seen<'_>> = self.pods.iter().collect();
         pods.sort_by_key(|seen| (seen.worker.is_some(), !outdated(seen), std::cmp::Reverse(seen.seat.index)));
-        let successors_ready = self.pods.iter().filter(|seen| !outdated(seen)).all(|seen| seen.worker.is_some());
         for seen in pods {
             if surplus == 0 {
                 break;
             }
-            let must = (actions.len() as u32) < above_max || (outdated(&seen) && successors_ready);
+            let must = (actions.len() as u32) < above_max;
+            let enough = if outdated(&seen) { self.standing.idle.min(OUTDATED_IDLE) } else { self.standing.idle };
             let action = match seen.worker {
-                None if must || seen.age >= self.standing.idle => Action::Delete {
+                None if must || outdated(&seen) || seen.age >= self.standing.idle => Action::Delete {
                     name: seen.pod.name.clone(),
                     uid: seen.pod.uid.clone(),
                     why: "it is not needed any more".into(),
                     failed: false,
+                    unused: true,
                 },
-                Some(worker) if must || seen.idle().is_some_and(|idle| idle >= self.standing.idle) => {
+                Some(worker) if must || seen.idle().is_some_and(|idle| idle >= enough) => {
                     Action::Retire { incarnation: worker.incarnation }
                 }
                 _ => continue,
@@ -119,7 +128,10 @@ impl Plan<'_> {
         if memory.pauses.get(&self.pool.name).is_some_and(|pause| self.now < pause.until) {
             return Vec::new();
         }
-        let room = self.pool.pending.max(1).saturating_sub(self.standing.pending);
+        // Those that drain are there as well; but they may take their time, and work waits for others.
+        let spared = 1 + self.standing.max / 4;
+        let most = (self.standing.max + spared).saturating_sub(self.pods.len() as u32 + self.draining);
+        let room = self.pool.pending.max(1).saturating_sub(self.standing.pending).min(most);
         let seat = |index| Seat { pool: self.pool.name.clone(), generation: self.pool.generation, index };
         let free = (0..).map(seat).filter(|seat| !self.taken.contains(seat));
         free.take(missing.min(room) as usize).map(Action::Make).collect()

@@ -40,8 +40,8 @@ const AT_ONCE: usize = 32;
 const WORDS: u32 = 64 << 10;
 /// Lines of it.
 const LINES: usize = 200;
-/// Bytes of it that are looked at for the last line.
-const LAST_LINE: u32 = 1 << 10;
+/// Bytes of the last of them where that is told.
+const LAST_LINE: usize = 256;
 
 /// What is known of pools while this node leads, for those who ask.
 #[derive(Debug, Default)]
@@ -59,20 +59,38 @@ impl Decided for State {
 
 /// What came of a call.
 enum Done {
+    /// Nothing to be told.
+    Nothing,
     /// A pod was made.
     Made { pool: String },
     /// A pod that came to nothing, by UID, is deleted; this is its last line.
     Said { pod: String, line: String },
 }
 
+/// What a call was for that was refused.
+enum Wanted {
+    /// A pod of this pool.
+    Pod { pool: String },
+    /// The end of this pod, by name.
+    End { pod: String },
+}
+
+/// Pods that have ended, by UID: the jobs that had something there, and why it ended.
+type Lost = BTreeMap<String, (BTreeSet<u64>, String)>;
+
 /// One leadership's.
 struct Care {
     term: u64,
     memory: Memory,
-    /// The last thing that was told to people, not to tell it twice.
+    /// The last trouble that was told to people, not to tell it twice.
     told: String,
+    /// What jobs were told last.
+    notices: Option<Vec<Notices>>,
+    /// The last refusal to delete a pod that was told.
+    refused: String,
     /// Leavings that were told.
     leaving: BTreeMap<u64, Reason>,
+    lost: Lost,
 }
 
 impl<E: MasterEnv> Inner<E> {
@@ -81,15 +99,20 @@ impl<E: MasterEnv> Inner<E> {
         let (mut stop, mut changed) = (self.stop.listen(), self.changed.listen());
         let mut care: Option<Care> = None;
         while self.log.ended().is_none() {
-            let term = self.leading().as_ref().map(|leading| leading.master.term());
+            // Pods carry the cluster's id, which a new one has in a moment.
+            let cluster = self.state().cluster();
+            let term = self.leading().as_ref().map(|leading| leading.master.term()).filter(|_| cluster != 0);
             if care.as_ref().map(|care| care.term) != term {
                 care = term.map(|term| Care {
                     term,
                     memory: Memory::default(),
                     told: String::new(),
+                    notices: None,
+                    refused: String::new(),
                     leaving: BTreeMap::new(),
+                    lost: Lost::new(),
                 });
-                pods.lead(self.state().cluster(), term);
+                pods.lead(cluster, term);
                 *self.pools.lock().unwrap_or_else(PoisonError::into_inner) = Known::default();
             }
             if let Some(care) = &mut care {
@@ -108,7 +131,7 @@ impl<E: MasterEnv> Inner<E> {
     async fn look(self: &Arc<Self>, care: &mut Care, pods: &dyn Pods) {
         let (pools, there) = match (pods.pools(), pods.pods()) {
             (Ok(pools), Ok(there)) => (pools, there),
-            (Err(why), _) | (_, Err(why)) => return self.tell_trouble(care, Some(why.to_string())),
+            (Err(why), _) | (_, Err(why)) => return self.know(care, None, Some(why.to_string())),
         };
         let Some((workers, demand)) = self
             .leading()
@@ -130,8 +153,7 @@ impl<E: MasterEnv> Inner<E> {
             now,
         };
         let (actions, standings) = decide(view, &mut care.memory);
-        self.know(&standings);
-        self.tell_trouble(care, None);
+        self.know(care, Some(standings), pods.trouble().map(|why| why.to_string()));
         self.learn(&state, &pools, &there, &workers).await;
         if actions.is_empty() {
             return;
@@ -140,7 +162,7 @@ impl<E: MasterEnv> Inner<E> {
         if self.log.read(|_| ()).await.is_err() || self.log.leadership().term != care.term {
             return;
         }
-        let mut calls = Vec::new();
+        let (mut makes, mut deletes) = (Vec::new(), Vec::new());
         for action in actions {
             match action {
                 Action::Retire { incarnation } => self.tell(Input::Pools(News::Retire { incarnation })),
@@ -153,96 +175,135 @@ impl<E: MasterEnv> Inner<E> {
                 Action::Gone { incarnation, why, pod } => {
                     let out_of_memory = why.word == OUT_OF_MEMORY;
                     let why = cut(format!("pod {} has ended: {why}", pod.0), INCIDENT_BYTES);
-                    self.keep_words(pods, incarnation, &pod, &why).await;
+                    // Before jobs forget what ran there. Its words are fetched when it is deleted.
+                    care.lost.insert(pod.1, (self.jobs_on(incarnation), why.clone()));
                     self.tell(Input::Pools(News::Gone { incarnation, why, out_of_memory }));
                 }
-                Action::Make(_) | Action::Delete { .. } => calls.push(action),
+                Action::Make(_) => makes.push(action),
+                Action::Delete { .. } => deletes.push(action),
             }
         }
         care.leaving.retain(|incarnation, _| workers.iter().any(|worker| worker.incarnation == *incarnation));
-        let term = care.term;
-        let mut done = stream::iter(calls).map(|call| self.call(pods, call, term)).buffer_unordered(AT_ONCE);
-        let (mut made, mut refusals) = (BTreeMap::<String, u32>::new(), Vec::new());
+        care.lost.retain(|uid, _| there.iter().any(|pod| pod.uid == *uid));
+        let (term, lost) = (care.term, &care.lost);
+        let calls = makes.into_iter().chain(deletes);
+        let mut done = stream::iter(calls).map(|call| self.call(pods, call, term, lost)).buffer_unordered(AT_ONCE);
+        let (mut made, mut said, mut refusals) = (BTreeMap::<String, u32>::new(), Vec::new(), Vec::new());
         while let Some(done) = done.next().await {
             match done {
-                Ok(Some(Done::Made { pool })) => *made.entry(pool).or_default() += 1,
-                Ok(Some(Done::Said { pod, line })) => {
-                    let seat = there.iter().find(|there| there.uid == pod).and_then(|pod| pod.seat.as_ref());
-                    seat.into_iter().for_each(|seat| care.memory.said(&seat.pool, &line));
-                }
-                Ok(None) => {}
+                Ok(Done::Made { pool }) => *made.entry(pool).or_default() += 1,
+                Ok(Done::Said { pod, line }) => said.push((pod, line)),
+                Ok(Done::Nothing) => {}
                 Err(refused) => refusals.push(refused),
             }
         }
         drop(done);
-        for (pool, refusal) in refusals {
-            let wait = if let Refusal::Later(_, wait) = &refusal { *wait } else { None };
-            care.memory.failed(&pool, refusal.reason().clone(), now, wait);
+        for (pod, line) in said {
+            let seat = there.iter().find(|there| there.uid == pod).and_then(|pod| pod.seat.as_ref());
+            seat.into_iter().for_each(|seat| care.memory.said(&seat.pool, &line));
         }
+        // Calls may have taken their time.
+        let now = self.now().mono;
+        let mut kept = String::new();
+        for (what, refusal) in refusals {
+            match what {
+                Wanted::Pod { pool } => {
+                    let wait = if let Refusal::Later(_, wait) = &refusal { *wait } else { None };
+                    care.memory.failed(&pool, refusal.reason().clone(), now, wait);
+                }
+                Wanted::End { pod } => kept = format!("pod {pod} cannot be deleted: {}", refusal.reason()),
+            }
+        }
+        if !kept.is_empty() && kept != care.refused {
+            self.env.note(Note::Trouble { what: kept.clone() });
+        }
+        care.refused = kept;
         for (pool, pods_made) in made {
             let text = format!("made {pods_made} pods of pool {pool}");
             pods.tell(&Event { pod: None, reason: "ScaledUp".into(), text, warning: false }).await;
         }
     }
 
-    /// Makes or deletes a pod. An error names the pool in which none was made.
-    async fn call(&self, pods: &dyn Pods, action: Action, term: u64) -> Result<Option<Done>, (String, Refusal)> {
+    /// Whether this node still leads in this term, as far as it can know without asking.
+    fn leads(&self, term: u64) -> bool {
+        let leads = self.leading().as_ref().is_some_and(|leading| leading.master.term() == term);
+        leads && self.has_quorum() && self.log.leadership().term == term
+    }
+
+    /// Makes or deletes a pod, if that is still to be: many are done at a time, and each may wait.
+    async fn call(&self, pods: &dyn Pods, action: Action, term: u64, lost: &Lost) -> Result<Done, (Wanted, Refusal)> {
+        if !self.leads(term) {
+            return Ok(Done::Nothing);
+        }
         match action {
             Action::Make(seat) => match pods.make(&seat, term).await {
-                Ok(()) => Ok(Some(Done::Made { pool: seat.pool })),
-                Err(refusal) => Err((seat.pool, refusal)),
+                Ok(()) => Ok(Done::Made { pool: seat.pool }),
+                Err(refusal) => Err((Wanted::Pod { pool: seat.pool }, refusal)),
             },
-            Action::Delete { name, uid, why, failed } => {
-                let mut said = None;
+            Action::Delete { name, uid, why, failed, unused } => {
+                let mut done = Done::Nothing;
                 if failed {
-                    let words = pods.last_words(&name, &uid, LAST_LINE).await;
-                    said = words.lines().rfind(|line| !line.trim().is_empty()).map(str::to_string);
-                    let more = said.as_ref().map(|line| format!("; it said last: {line}"));
+                    let words = pods.last_words(&name, &uid, WORDS).await;
+                    if let Some((jobs, why)) = lost.get(&uid) {
+                        self.keep_words(jobs, (&name, &uid), why, &words).await;
+                    }
+                    let line =
+                        words.lines().rfind(|line| !line.trim().is_empty()).map(|line| cut(line.into(), LAST_LINE));
+                    let more = line.as_ref().map(|line| format!("; it said last: {line}"));
                     let text = cut(why + &more.unwrap_or_default(), 1 << 10);
-                    let event = Event {
-                        pod: Some((name.clone(), uid.clone())),
-                        reason: "WorkerLost".into(),
-                        text,
-                        warning: true,
-                    };
-                    pods.tell(&event).await;
+                    let pod = Some((name.clone(), uid.clone()));
+                    pods.tell(&Event { pod, reason: "WorkerLost".into(), text, warning: true }).await;
+                    done = line.map_or(Done::Nothing, |line| Done::Said { pod: uid.clone(), line });
                 }
-                // The next look tries again.
-                let _ = pods.delete(&name, &uid).await;
-                Ok(said.map(|line| Done::Said { pod: uid, line }))
+                let works = || {
+                    let leading = self.leading();
+                    leading
+                        .as_ref()
+                        .is_some_and(|l| l.master.seated().any(|worker| worker.uid == uid && !worker.draining))
+                };
+                if !self.leads(term) || (unused && works()) {
+                    return Ok(Done::Nothing);
+                }
+                match pods.delete(&name, &uid).await {
+                    Ok(()) => Ok(done),
+                    Err(refusal) => Err((Wanted::End { pod: name }, refusal)),
+                }
             }
-            _ => Ok(None),
+            _ => Ok(Done::Nothing),
         }
     }
 
-    /// Puts what a pod said last where the logs of the jobs are that had something on it.
-    async fn keep_words(&self, pods: &dyn Pods, incarnation: u64, (name, uid): &(String, String), why: &str) {
+    /// Jobs that have something on a worker.
+    fn jobs_on(&self, incarnation: u64) -> BTreeSet<u64> {
         let state = self.state();
         let running: BTreeSet<u64> = match self.leading().as_ref() {
             Some(leading) => {
                 let on = leading.master.running().filter(|(_, _, worker, _)| *worker == incarnation);
                 on.map(|(_, task, ..)| task.job).collect()
             }
-            None => return,
+            None => return BTreeSet::new(),
         };
         let holding = state.jobs().filter(|job| job.is_open() && job.maps_on(incarnation).next().is_some());
-        let jobs: BTreeSet<u64> = holding.map(|job| job.id).chain(running).collect();
+        holding.map(|job| job.id).chain(running).collect()
+    }
+
+    /// Puts what a pod said last where the logs of these jobs are.
+    async fn keep_words(&self, jobs: &BTreeSet<u64>, (name, uid): (&str, &str), why: &str, words: &str) {
         if jobs.is_empty() {
             return;
         }
-        let words = pods.last_words(name, uid, WORDS).await;
         let (time_ms, task) = (self.env.wall_ms(), format!("pod {name}"));
         let skipped = words.lines().count().saturating_sub(LINES);
         let lines = [why].into_iter().chain(words.lines().skip(skipped)).map(|line| api::LogLine {
             time_ms,
             task: task.clone(),
-            worker: name.clone(),
+            worker: name.to_string(),
             line: line.to_string(),
             ..Default::default()
         });
         let file = Arc::new(wire::LogFile { lines: lines.collect() }.encode_to_vec());
         for job in jobs {
-            let name = commit::log_of_pod(state.cluster(), job, uid);
+            let name = commit::log_of_pod(self.state().cluster(), *job, uid);
             if let Err(e) = crate::node::objects::put(&self.env, &name, file.clone()).await {
                 self.env.note(Note::Trouble { what: format!("cannot keep the log of {task}: {e}") });
             }
@@ -267,21 +328,30 @@ impl<E: MasterEnv> Inner<E> {
             let offered =
                 worker.and_then(|worker| state.worker(worker.incarnation)).and_then(|worker| worker.info.as_ref());
             let known = state.pool(&pool.name);
-            // Before any worker has been there: what this build has, which the pool's image is as a rule.
+            let own = self.env.apps().offers();
+            let names = |apps: &[wire::AppOffer]| apps.iter().map(|app| app.name.clone()).collect::<BTreeSet<_>>();
+            // Before any worker of this file has been there: what workers of the one before had, unless these were of this
+            // program. Its image is that of masters as a rule, and goes with theirs.
             let apps = match (offered, known) {
                 (Some(info), _) => info.apps.clone(),
-                (None, Some(known)) if !known.apps.is_empty() => known.apps.clone(),
-                (None, _) => self.env.apps().offers(),
+                (None, Some(known)) if known.generation == pool.generation && !known.apps.is_empty() => {
+                    known.apps.clone()
+                }
+                (None, Some(known)) if !known.apps.is_empty() && names(&known.apps) != names(&own) => {
+                    known.apps.clone()
+                }
+                (None, _) => own,
             };
             let record = wire::PoolRecord {
                 apps,
                 capabilities: pool.capabilities.clone(),
                 name: pool.name.clone(),
+                generation: pool.generation,
                 ..known.cloned().unwrap_or_default()
             };
             if known != Some(&record) {
                 // The next look tries again.
-                let _ = self.propose(&Principal::system(), Command::PutPool(record)).await;
+                let _ = self.propose(&Principal::system(), Command::LearnPool(record)).await;
             }
         }
         for gone in state.pools().filter(|known| !pools.iter().any(|pool| pool.name == known.name)) {
@@ -290,35 +360,35 @@ impl<E: MasterEnv> Inner<E> {
         }
     }
 
-    fn know(self: &Arc<Self>, standings: &[Standing]) {
-        let notices: Vec<Notices> = standings
-            .iter()
-            .filter(|standing| !standing.notices.is_empty())
-            .map(|standing| Notices { capabilities: standing.capabilities.clone(), lines: standing.notices.clone() })
-            .collect();
-        let before = {
+    /// Keeps how pools are for those who ask, and tells jobs that wait what is wrong, once.
+    fn know(self: &Arc<Self>, care: &mut Care, standings: Option<Vec<Standing>>, trouble: Option<String>) {
+        let what = trouble.clone().unwrap_or_default();
+        if care.told != what {
+            if trouble.is_some() {
+                self.env.note(Note::Trouble { what: format!("pools: {what}") });
+            }
+            care.told = what;
+        }
+        let general = trouble.iter().map(|what| Notices {
+            general: true,
+            lines: vec![format!("pools: {what}")],
+            ..Notices::default()
+        });
+        let own = standings.iter().flatten().filter(|standing| !standing.notices.is_empty()).map(|standing| Notices {
+            general: false,
+            capabilities: standing.capabilities.clone(),
+            lines: standing.notices.clone(),
+        });
+        let notices: Vec<Notices> = general.chain(own).collect();
+        {
             let mut known = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut known.standings, standings.to_vec())
-        };
-        let was = before.iter().map(|standing| &standing.notices);
-        if !was.eq(standings.iter().map(|standing| &standing.notices)) {
+            known.standings = standings.unwrap_or_else(|| std::mem::take(&mut known.standings));
+            known.trouble = trouble;
+        }
+        if care.notices.as_ref() != Some(&notices) {
+            care.notices = Some(notices.clone());
             self.tell(Input::Pools(News::Notices(notices)));
         }
-    }
-
-    /// Says what is wrong with pools as a whole, once.
-    fn tell_trouble(self: &Arc<Self>, care: &mut Care, trouble: Option<String>) {
-        let what = trouble.clone().unwrap_or_default();
-        if care.told == what {
-            return;
-        }
-        care.told.clone_from(&what);
-        if trouble.is_some() {
-            self.env.note(Note::Trouble { what: format!("pools: {what}") });
-            let notices = Notices { capabilities: Vec::new(), lines: vec![format!("pools: {what}")] };
-            self.tell(Input::Pools(News::Notices(vec![notices])));
-        }
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).trouble = trouble;
     }
 }
 
@@ -352,14 +422,15 @@ impl<E: MasterEnv> MasterNode<E> {
     /// That there is no such pool, that it cannot be so, or that this master does not lead.
     pub async fn set_pool(&self, who: &Principal, set: api::SetPoolRequest) -> Result<api::Pool, ApiError> {
         let now = self.pool(&set.name).await?;
-        let known = self.inner.state().pool(&set.name).cloned().unwrap_or_default();
-        let before = if set.reset { wire::PoolRecord { min: None, max: None, idle_ms: None, ..known } } else { known };
-        let record = wire::PoolRecord {
+        let before = match self.inner.state().pool(&set.name) {
+            Some(known) if !set.reset => (known.min, known.max, known.idle_ms),
+            _ => (None, None, None),
+        };
+        let record = wire::SetPool {
             name: set.name.clone(),
-            min: set.min.or(before.min),
-            max: set.max.or(before.max),
-            idle_ms: set.idle_ms.or(before.idle_ms),
-            ..before
+            min: set.min.or(before.0),
+            max: set.max.or(before.1),
+            idle_ms: set.idle_ms.or(before.2),
         };
         // What is not decided is the file's.
         if let (Some(min), None) = (record.min, record.max)
@@ -369,7 +440,7 @@ impl<E: MasterEnv> MasterNode<E> {
             let what = format!("pool {} has at most {} workers: it cannot have {min} always", now.name, now.max);
             return Err(refused(Code::Invalid, what, "give --max as well"));
         }
-        match self.inner.propose(who, Command::PutPool(record)).await? {
+        match self.inner.propose(who, Command::SetPool(record)).await? {
             Outcome::Refused(no) => Err(no.into()),
             _ => {
                 let pool = self.pool(&set.name).await?;
@@ -397,10 +468,17 @@ impl<E: MasterEnv> MasterNode<E> {
         if !(1..=1000).contains(&add.count) {
             return Err(refused(Code::Invalid, "1 to 1000 workers can be added at once", ""));
         }
-        let pool = self.pool(&add.pool).await?;
-        let min = pool.min + add.count;
+        let pool = self.as_decided(&add.pool).await?;
+        let min = pool.min.saturating_add(add.count);
         let (min, max) = (Some(min), (min > pool.max).then_some(min));
         self.set_pool(who, api::SetPoolRequest { name: add.pool.clone(), min, max, ..Default::default() }).await
+    }
+
+    /// A pool with what was decided of it last, which may be more than the last look knew.
+    async fn as_decided(&self, name: &str) -> Result<api::Pool, ApiError> {
+        let pool = self.pool(name).await?;
+        let known = self.inner.state().pool(name).cloned().unwrap_or_default();
+        Ok(api::Pool { min: known.min.unwrap_or(pool.min), max: known.max.unwrap_or(pool.max), ..pool })
     }
 
     /// `Pools.Remove`.
@@ -410,19 +488,27 @@ impl<E: MasterEnv> MasterNode<E> {
     pub async fn remove_worker(&self, who: &Principal, name: &str) -> Result<api::Pool, ApiError> {
         self.confirm().await?;
         let none = || refused(Code::NotFound, format!("no worker is called {name}"), "see `gristmill workers`");
-        let worker = self.inner.leading().as_ref().and_then(|l| l.master.seated().find(|worker| worker.name == name));
-        let worker = worker.ok_or_else(none)?;
+        let seated: Vec<Seated> =
+            self.inner.leading().as_ref().map(|l| l.master.seated().collect()).unwrap_or_default();
+        let worker = seated.iter().find(|worker| worker.name == name).ok_or_else(none)?;
         let pods = self.inner.options.pods.as_ref().and_then(|pods| pods.pods().ok()).unwrap_or_default();
-        let seat = pods.into_iter().find(|pod| pod.uid == worker.uid).and_then(|pod| pod.seat);
+        let pool_of = |uid: &str| {
+            let seat = pods.iter().find(|pod| pod.uid == uid).and_then(|pod| pod.seat.as_ref());
+            seat.map(|seat| seat.pool.as_str())
+        };
         let of_none =
             || refused(Code::State, format!("worker {name} is of no pool"), "drain it with `gristmill worker drain`");
-        let pool = self.pool(&seat.ok_or_else(of_none)?.pool).await?;
-        self.drain(who, name).await?;
-        if pool.min == 0 || pool.ready + pool.pending > pool.min {
-            return Ok(pool);
+        let pool = self.as_decided(pool_of(&worker.uid).ok_or_else(of_none)?).await?;
+        let stays = |other: &&Seated| !other.draining && pool_of(&other.uid) == Some(pool.name.as_str());
+        let others = seated.iter().filter(stays).filter(|other| other.uid != worker.uid).count();
+        let mut told = pool.clone();
+        if pool.min as usize > others {
+            let min = Some(u32::try_from(others).unwrap_or(pool.min));
+            told = self.set_pool(who, api::SetPoolRequest { name: pool.name, min, ..Default::default() }).await?;
         }
-        let min = Some(pool.min - 1);
-        self.set_pool(who, api::SetPoolRequest { name: pool.name, min, ..Default::default() }).await
+        // It finishes what it runs.
+        self.inner.tell(Input::Pools(News::Retire { incarnation: worker.incarnation }));
+        Ok(told)
     }
 }
 

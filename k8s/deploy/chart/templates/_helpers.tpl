@@ -98,6 +98,9 @@ capabilities:
 {{/* Whether a Secret is missing that the init job makes. */}}
 {{- define "gristmill.makesSecrets" -}}
 {{- $tls := .Values.tls -}}
+{{- if and $tls.enabled (ne (empty $tls.existingSecret.master) (empty $tls.existingSecret.worker)) -}}
+{{- fail "tls.existingSecret: give both master and worker, or neither: certificates of two authorities do not trust each other" -}}
+{{- end -}}
 {{- if or (not .Values.admin.existingSecret) (and $tls.enabled (not (and $tls.existingSecret.master $tls.existingSecret.worker))) -}}true{{- end -}}
 {{- end -}}
 
