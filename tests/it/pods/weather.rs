@@ -44,8 +44,6 @@ async fn a_job_completes_while_the_leader_a_worker_and_the_api_server_are_killed
     until("the killed master", || mill.ready_masters() == 3);
     mill.settles();
     assert!((2..=WORKERS).contains(&watched.most()));
-    let lost = mill.events(&job, "gone");
-    assert!(lost.iter().any(|event| event["worker"] == *worker), "{lost:?}");
     assert_eq!(mill.events(&job, "failed").len(), 0, "no task is charged with it");
 }
 
